@@ -1,0 +1,275 @@
+"""The evidence of one audit, with everything derived from it that checks need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from coin_protocol import draw, envelope, statements
+from coin_protocol.commitment import block_leaf_hashes
+from coin_protocol.embedding import TextEmbedder
+from coin_protocol.encoding import digest
+from coin_protocol.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    SignatureError,
+    StatementError,
+)
+from coin_protocol.exposure import Caps, ExposureLedger
+from coin_protocol.keys import KeyRing, VerificationKey
+from coin_protocol.merkle import IncrementalTree
+from coin_protocol.profile import Policy, Profile
+from coin_protocol.tokenizer import Tokenizer
+from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom the reader of evidence believes without evidence.
+
+    Attributes:
+        provider_roots: Pinned keys, one of which signs the provider's key set.
+        verifiers: Keys of verifiers. A challenge or verdict signed by none of them is not
+            believed.
+    """
+
+    provider_roots: Sequence[VerificationKey]
+    verifiers: KeyRing
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verifier has in hand. Every check reads this and nothing else.
+
+    Attributes:
+        receipt: As the client gave it.
+        trust: Pinned keys.
+        profile: What the verifier can check commitments of.
+        policy: The verifier's own rules.
+        manifest: Signed by the provider; None until it was asked for.
+        rounds: Challenges so far and what came of them.
+        whole_rounds: The same for whole-block challenges.
+        installed: The profile's tokenizer and embedding model, where they are installed.
+    """
+
+    receipt: receipt_pb2.Receipt
+    trust: Trust
+    profile: Profile
+    policy: Policy
+    manifest: envelope_pb2.Envelope | None = None
+    rounds: Sequence[receipt_pb2.Round] = field(default=())
+    whole_rounds: Sequence[receipt_pb2.Round] = field(default=())
+    installed: tuple[Tokenizer, TextEmbedder] | None = None
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """The provider's keys, from the receipt's key set.
+
+        Raises:
+            SignatureError: No pinned root signed the key set.
+            StatementError: It is malformed.
+        """
+        wrong: SignatureError | None = None
+        for root in self.trust.provider_roots:
+            try:
+                raw = envelope.verify_with_key(self.receipt.key_set, envelope.KEY_SET, root)
+            except SignatureError as error:
+                wrong = error
+            else:
+                return statements.read_key_set(raw)
+        msg = "no pinned root key signed the provider's key set"
+        raise SignatureError(msg) from wrong
+
+    @property
+    def models(self) -> tuple[Tokenizer, TextEmbedder]:
+        """The profile's models.
+
+        Raises:
+            MissingDependencyError: They are not installed.
+        """
+        if self.installed is None:
+            msg = "blocks opened whole need the profile's models: install coin-audit[embedding]"
+            raise MissingDependencyError(msg)
+        return self.installed
+
+    @cached_property
+    def commitment(self) -> statements_pb2.Commitment:
+        """The commitment, parsed."""
+        return statements.read_commitment(self.receipt.commitment.payload)
+
+    @cached_property
+    def commitment_sha256(self) -> bytes:
+        """What names the commitment."""
+        return digest(self.receipt.commitment.payload)
+
+    @cached_property
+    def fingerprints(self) -> statements_pb2.Fingerprints:
+        """The fingerprints statement, parsed; an empty message until it was made."""
+        if not self.receipt.HasField("fingerprints"):
+            return statements_pb2.Fingerprints()
+        return statements.read_fingerprints(self.receipt.fingerprints.payload)
+
+    @cached_property
+    def fingerprints_sha256(self) -> bytes:
+        """What challenges name."""
+        return digest(self.receipt.fingerprints.payload)
+
+    @cached_property
+    def checkpoints(self) -> list[statements_pb2.Checkpoint]:
+        """The checkpoints that the client saw, parsed, in the order seen."""
+        return [
+            statements.read_checkpoint(seen.checkpoint.payload, self.profile)
+            for seen in self.receipt.checkpoints
+        ]
+
+    @cached_property
+    def manifest_statement(self) -> statements_pb2.Manifest:
+        """The manifest, parsed; an empty message until it was asked for."""
+        if self.manifest is None:
+            return statements_pb2.Manifest()
+        return statements.read_manifest(self.manifest.payload)
+
+    @property
+    def blocks(self) -> Sequence[statements_pb2.BlockEntry]:
+        """The manifest's entries; none until it was asked for."""
+        return self.manifest_statement.blocks
+
+    @property
+    def token_counts(self) -> list[int]:
+        """Tokens of each block."""
+        return [entry.token_count for entry in self.blocks]
+
+    @cached_property
+    def block_tree(self) -> IncrementalTree:
+        """The token tree's block leaves, from the manifest."""
+        return IncrementalTree(block_leaf_hashes(self.commitment.session_id, self.blocks))
+
+    @cached_property
+    def openings(self) -> list[Answered]:
+        """The rounds that were answered with an opening."""
+        return [
+            Answered(self, number, entry, self.challenge(entry))
+            for number, entry in enumerate(self.rounds, 1)
+            if entry.HasField("opening")
+        ]
+
+    @cached_property
+    def whole_openings(self) -> list[AnsweredWhole]:
+        """The whole-block rounds that were answered with an opening."""
+        return [
+            AnsweredWhole(self, number, entry, self.whole_challenge(entry))
+            for number, entry in enumerate(self.whole_rounds, 1)
+            if entry.HasField("opening")
+        ]
+
+    @cached_property
+    def caps(self) -> Caps:
+        """How much of this commitment may ever be opened."""
+        return Caps.of(
+            self.profile.message.caps,
+            tokens=self.commitment.reasoning_tokens,
+            blocks=self.commitment.block_count,
+        )
+
+    @property
+    def edge(self) -> tuple[int, int]:
+        """The place of the last token.
+
+        Raises:
+            InvalidInputError: There is none: an empty commitment has nothing to challenge.
+        """
+        if not self.blocks:
+            msg = "a challenge of a commitment without blocks, or without its manifest"
+            raise InvalidInputError(msg)
+        return len(self.blocks) - 1, self.blocks[-1].token_count - 1
+
+    @property
+    def ledger(self) -> ExposureLedger:
+        """What the rounds exposed."""
+        ledger = ExposureLedger()
+        for answered in self.openings:
+            ledger.add(answered.drawn, edge=self.edge)
+        for whole in self.whole_openings:
+            ledger.add_whole(whole.drawn)
+        return ledger
+
+    def challenge(self, entry: receipt_pb2.Round) -> opening_pb2.Challenge:
+        """Return a round's challenge.
+
+        Raises:
+            InvalidInputError: It is not a known verifier's, or of another commitment: no
+                evidence about the provider.
+        """
+        raw = self._verifiers_own(entry, envelope.CHALLENGE)
+        try:
+            message = statements.read_challenge(raw)
+        except StatementError as error:
+            msg = f"a challenge of the verifier is malformed: {error}"
+            raise InvalidInputError(msg) from error
+        self._require_named(message.fingerprints_sha256)
+        return message
+
+    def whole_challenge(self, entry: receipt_pb2.Round) -> opening_pb2.WholeBlockChallenge:
+        """Return a whole-block round's challenge; errors as `challenge`."""
+        raw = self._verifiers_own(entry, envelope.WHOLE_CHALLENGE)
+        try:
+            message = statements.read_whole_challenge(raw)
+        except StatementError as error:
+            msg = f"a challenge of the verifier is malformed: {error}"
+            raise InvalidInputError(msg) from error
+        self._require_named(message.fingerprints_sha256)
+        return message
+
+    def _verifiers_own(self, entry: receipt_pb2.Round, payload_type: str) -> bytes:
+        try:
+            envelope.verify(entry.challenge, payload_type, self.trust.verifiers)
+        except SignatureError as error:
+            msg = f"a challenge is not signed by a known verifier: {error}"
+            raise InvalidInputError(msg) from error
+        return entry.challenge.payload
+
+    def _require_named(self, fingerprints_sha256: bytes) -> None:
+        if fingerprints_sha256 != self.fingerprints_sha256:
+            msg = "a challenge names other fingerprints than the receipt's"
+            raise InvalidInputError(msg)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A challenge and its opening."""
+
+    case: Case
+    number: int
+    entry: receipt_pb2.Round
+    challenge: opening_pb2.Challenge
+
+    @cached_property
+    def opening(self) -> opening_pb2.Opening:
+        """The opening, parsed."""
+        return statements.read_opening(self.entry.opening.payload)
+
+    @cached_property
+    def drawn(self) -> tuple[draw.DrawnBlock, ...]:
+        """What nonce and flip draw."""
+        return draw.drawn_by(self.challenge, self.opening.flip, self.case.token_counts)
+
+
+@dataclass(frozen=True)
+class AnsweredWhole:
+    """A whole-block challenge and its opening."""
+
+    case: Case
+    number: int
+    entry: receipt_pb2.Round
+    challenge: opening_pb2.WholeBlockChallenge
+
+    @cached_property
+    def opening(self) -> opening_pb2.WholeBlockOpening:
+        """The opening, parsed."""
+        return statements.read_whole_opening(self.entry.opening.payload)
+
+    @cached_property
+    def drawn(self) -> tuple[int, ...]:
+        """The blocks that nonce and flip draw."""
+        return draw.drawn_whole_by(self.challenge, self.opening.flip, len(self.case.blocks))

@@ -1,0 +1,376 @@
+"""The checks of what challenges opened."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+
+from coin_protocol import draw, envelope, merkle, statements
+from coin_protocol.checks.case import Answered, AnsweredWhole, Case
+from coin_protocol.checks.failure import CheckFailure
+from coin_protocol.embedding import window_dimension
+from coin_protocol.encoding import fingerprint_leaf, token_fingerprint, token_leaf
+from coin_protocol.errors import ExposureCapError, VerificationError
+from coin_protocol.exposure import ExposureLedger
+from coin_protocol.keys import read_time
+from coin_protocol.limits import FLIP_CHAIN_LENGTH, HASH_BYTES
+from coin_protocol.quantise import SCALE_BYTES, dequantise
+from coin_protocol.v1 import opening_pb2, receipt_pb2
+
+NOT_REACHED: Final = "UNAVAILABLE"
+"""`Round.no_answer` of a challenge that never reached the provider (the gRPC status)."""
+
+
+def has_openings(case: Case) -> bool:
+    """Whether a challenge of either kind was answered."""
+    return bool(case.openings) or bool(case.whole_openings)
+
+
+def has_rounds(case: Case) -> bool:
+    """Whether a challenge of either kind was sent."""
+    return bool(case.rounds) or bool(case.whole_rounds)
+
+
+def flip(case: Case) -> None:
+    """Each flip is its link of the chain, and no link served two challenges."""
+    used: dict[int, bytes] = {}
+    for answered in _answered(case):
+        opening = answered.opening
+        draw.verify_flip(
+            flip=opening.flip, index=opening.flip_index, anchor=case.commitment.flip_anchor
+        )
+        challenge = sha256(answered.entry.challenge.payload).digest()
+        if used.setdefault(opening.flip_index, challenge) != challenge:
+            msg = f"flip {opening.flip_index} served two challenges"
+            raise CheckFailure(msg)
+
+
+def indices_as_drawn(case: Case) -> None:
+    """Nothing is opened that was not drawn, and nothing twice."""
+    for answered in case.openings:
+        drawn = {block.index: set(block.positions) for block in answered.drawn}
+        opened = [block.block_index for block in answered.opening.blocks]
+        if len(set(opened)) < len(opened) or not set(opened) <= drawn.keys():
+            msg = f"round {answered.number} opens blocks {opened[:20]}, drawn are {sorted(drawn)}"
+            raise CheckFailure(msg)
+        for block in answered.opening.blocks:
+            found = [token.position for token in block.tokens]
+            wanted = drawn[block.block_index]
+            if len(set(found)) < len(found) or not set(found) <= wanted:
+                msg = (
+                    f"round {answered.number} opens positions {found[:20]} of block "
+                    f"{block.block_index}, drawn are {sorted(wanted)}"
+                )
+                raise CheckFailure(msg)
+    for whole in case.whole_openings:
+        opened = [block.block_index for block in whole.opening.blocks]
+        if len(set(opened)) < len(opened) or not set(opened) <= set(whole.drawn):
+            msg = f"blocks {opened[:20]} are opened whole, drawn are {sorted(whole.drawn)}"
+            raise CheckFailure(msg)
+
+
+def opening_present(case: Case) -> None:
+    """Every challenge was answered in time with all that it drew, or rightly refused."""
+    for entry in case.rounds:
+        _require_answer(case, entry, case.challenge(entry))
+    for entry in case.whole_rounds:
+        _require_answer(case, entry, case.whole_challenge(entry))
+    for answered in case.openings:
+        opening = answered.opening
+        found = {
+            block.block_index: {token.position for token in block.tokens}
+            for block in opening.blocks
+        }
+        for block in answered.drawn:
+            if not set(block.positions) <= found.get(block.index, set()):
+                msg = f"round {answered.number} leaves out drawn parts of block {block.index}"
+                raise CheckFailure(msg)
+        edge = opening.edge
+        if not opening.HasField("edge") or case.edge != (
+            edge.block_index,
+            edge.last_token.position,
+        ):
+            msg = f"round {answered.number} does not open the last token {case.edge}"
+            raise CheckFailure(msg)
+    for whole in case.whole_openings:
+        left_out = set(whole.drawn) - {block.block_index for block in whole.opening.blocks}
+        if left_out:
+            msg = f"drawn blocks {sorted(left_out)} are not opened whole"
+            raise CheckFailure(msg)
+
+
+def inclusion_proofs(case: Case) -> None:
+    """Every opened block, embedding and token is where the signed roots put it."""
+    for answered in case.openings:
+        for block in answered.opening.blocks:
+            _verify_block(case, block.block_index, block.block_proof)
+            _verify_fingerprint(case, block)
+            for token in block.tokens:
+                _verify_token(case, block.block_index, token)
+        edge = answered.opening.edge
+        _verify_block(case, edge.block_index, edge.block_proof)
+        _verify_token(case, edge.block_index, edge.last_token)
+    for whole in case.whole_openings:
+        for entry in whole.opening.blocks:
+            _verify_block(case, entry.block_index, entry.block_proof)
+            _verify_fingerprint(case, entry)
+
+
+def block_counts(case: Case) -> None:
+    """Each opened block has exactly as many leaves as it counts tokens."""
+    for index, leaves, tokens in _leaf_lists(case):
+        entry = case.blocks[index]
+        if len(leaves) != entry.token_count * HASH_BYTES:
+            msg = (
+                f"block {index} counts {entry.token_count} tokens, "
+                f"{len(leaves)} bytes of leaf hashes are shown"
+            )
+            raise CheckFailure(msg)
+        hashes = _split(leaves)
+        if merkle.root(hashes) != entry.token_root:
+            msg = (
+                f"block {index} counts {entry.token_count} tokens, but as many leaves do not "
+                "give its token root"
+            )
+            raise CheckFailure(msg)
+        for token in tokens:
+            if hashes[token.position] != _token_hash(case, index, token):
+                msg = f"leaf {token.position} of block {index} is not the token opened there"
+                raise CheckFailure(msg)
+
+
+def leaves_distinct(case: Case) -> None:
+    """No block and no opened leaf stands twice: salts make equal ones impossible."""
+    roots = [entry.token_root for entry in case.blocks]
+    if len(set(roots)) < len(roots):
+        msg = f"{len(roots) - len(set(roots))} blocks of {len(roots)} repeat another one's root"
+        raise CheckFailure(msg)
+    for index, leaves, _ in _leaf_lists(case):
+        hashes = _split(leaves)
+        if len(set(hashes)) < len(hashes):
+            repeated = len(hashes) - len(set(hashes))
+            msg = f"{repeated} of the {len(hashes)} leaves of block {index} repeat another one"
+            raise CheckFailure(msg)
+
+
+def token_rows(case: Case) -> None:
+    """Each opened embedding is that id's row of the profile's token table."""
+    for answered in case.openings:
+        opened = [token for block in answered.opening.blocks for token in block.tokens]
+        for token in [*opened, answered.opening.edge.last_token]:
+            fingerprint = token_fingerprint(token.token_id, token.row)
+            verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
+
+
+def window_embeddings(case: Case) -> None:
+    """Each opened block has all its window embeddings, well formed and of unit norm."""
+    dimension = window_dimension(case.profile.message.embedding)
+    for answered in _answered(case):
+        for block in answered.opening.blocks:
+            tokens = case.blocks[block.block_index].token_count
+            wanted = -(-tokens // case.profile.message.embedding.window_tokens)
+            if len(block.windows) != wanted:
+                msg = (
+                    f"block {block.block_index} of {tokens} tokens has {len(block.windows)} "
+                    f"window embeddings, wanted {wanted}"
+                )
+                raise CheckFailure(msg)
+            norms = np.linalg.norm(dequantise(block.windows, dimension), axis=1)
+            for number, norm in enumerate(norms):
+                (scale,) = struct.unpack("<f", block.windows[number][:SCALE_BYTES])
+                # Rounding moves each number by half a step at most.
+                if abs(norm - 1.0) > 0.5 * scale * dimension**0.5 + 1e-6:
+                    msg = (
+                        f"window {number} of block {block.block_index} has norm {norm:.4f}, "
+                        "wanted 1"
+                    )
+                    raise CheckFailure(msg)
+
+
+def refusal_ledger(case: Case, refusal: opening_pb2.Refusal) -> ExposureLedger:
+    """Return what the challenges that a refusal shows have opened.
+
+    Raises:
+        VerificationError: One of them is not of this commitment, or its flip is not of the
+            chain: the refusal shows nothing.
+    """
+    ledger = ExposureLedger()
+    seen: set[int] = set()
+    for shown in refusal.answered:
+        draw.verify_flip(
+            flip=shown.flip, index=shown.flip_index, anchor=case.commitment.flip_anchor
+        )
+        if shown.flip_index in seen:
+            msg = f"the refusal shows flip {shown.flip_index} twice"
+            raise CheckFailure(msg)
+        seen.add(shown.flip_index)
+        raw = shown.challenge.payload
+        if shown.challenge.payload_type == envelope.WHOLE_CHALLENGE:
+            whole = statements.read_whole_challenge(raw)
+            _require_ours(case, whole.fingerprints_sha256)
+            ledger.add_whole(draw.drawn_whole_by(whole, shown.flip, len(case.blocks)))
+        else:
+            challenge = statements.read_challenge(raw)
+            _require_ours(case, challenge.fingerprints_sha256)
+            drawn = draw.drawn_by(challenge, shown.flip, case.token_counts)
+            ledger.add(drawn, edge=case.edge)
+    return ledger
+
+
+def _require_answer(
+    case: Case,
+    entry: receipt_pb2.Round,
+    challenge: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge,
+) -> None:
+    """Check that a round brought an answer in time, or a refusal that its caps bear out."""
+    number = challenge.round
+    if entry.HasField("no_answer"):
+        msg = f"round {number}: the provider did not answer ({entry.no_answer[:200]})"
+        if entry.no_answer == NOT_REACHED:
+            # The verifier's own network may be at fault, so this accuses nobody.
+            raise CheckFailure(
+                msg,
+                fault=receipt_pb2.FAULT_UNSPECIFIED,
+                outcome=receipt_pb2.OUTCOME_INCONCLUSIVE,
+            )
+        raise CheckFailure(msg)
+    late = read_time(entry.received_at) - read_time(challenge.deadline)
+    if late.total_seconds() > 0:
+        msg = f"round {number}: the answer came {late.total_seconds():.3f} s past the deadline"
+        raise CheckFailure(msg)
+    named = sha256(entry.challenge.payload).digest()
+    if entry.HasField("refusal"):
+        refusal = statements.read_refusal(entry.refusal.payload)
+        if refusal.challenge_sha256 != named:
+            msg = f"round {number}: the refusal is of another challenge"
+            raise CheckFailure(msg)
+        _require_justified(case, refusal, challenge)
+        return
+    opening = (
+        statements.read_opening(entry.opening.payload)
+        if isinstance(challenge, opening_pb2.Challenge)
+        else statements.read_whole_opening(entry.opening.payload)
+    )
+    if opening.challenge_sha256 != named:
+        msg = f"round {number}: the opening is of another challenge"
+        raise CheckFailure(msg)
+
+
+def _require_justified(
+    case: Case,
+    refusal: opening_pb2.Refusal,
+    challenge: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge,
+) -> None:
+    ledger = refusal_ledger(case, refusal)
+    if refusal.reason == opening_pb2.REFUSAL_REASON_FLIPS_USED_UP:
+        if len(refusal.answered) < FLIP_CHAIN_LENGTH:
+            msg = f"refused after {len(refusal.answered)} challenges, the chain has more flips"
+            raise CheckFailure(msg)
+        return
+    try:
+        if isinstance(challenge, opening_pb2.Challenge):
+            blocks, tokens = challenge.blocks, challenge.tokens_per_block
+            ledger.require(case.caps, blocks=blocks, tokens_per_block=tokens)
+        else:
+            ledger.require_whole(case.caps, blocks=challenge.blocks)
+    except ExposureCapError:
+        return
+    msg = (
+        f"round {challenge.round} was refused, but with {len(ledger.tokens)} tokens, "
+        f"{len(ledger.block_embeddings)} block embeddings and {len(ledger.whole_blocks)} whole "
+        "blocks shown before, no cap was in its way"
+    )
+    raise CheckFailure(msg)
+
+
+def _require_ours(case: Case, fingerprints_sha256: bytes) -> None:
+    if fingerprints_sha256 != case.fingerprints_sha256:
+        msg = "the refusal shows a challenge of another commitment"
+        raise CheckFailure(msg)
+
+
+def _answered(case: Case) -> Iterator[Answered | AnsweredWhole]:
+    yield from case.openings
+    yield from case.whole_openings
+
+
+def _leaf_lists(
+    case: Case,
+) -> Iterator[tuple[int, bytes, Sequence[opening_pb2.TokenOpening]]]:
+    """Yield (block, its leaf hashes in one string, tokens opened in it)."""
+    for answered in case.openings:
+        for block in answered.opening.blocks:
+            yield block.block_index, block.token_leaf_hashes, block.tokens
+        edge = answered.opening.edge
+        yield edge.block_index, edge.token_leaf_hashes, (edge.last_token,)
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+
+
+def _token_hash(case: Case, index: int, token: opening_pb2.TokenOpening) -> bytes:
+    fingerprint = token_fingerprint(token.token_id, token.row)
+    leaf = token_leaf(case.commitment.session_id, index, token.position, token.salt, fingerprint)
+    return merkle.leaf_hash(leaf)
+
+
+def _verify_block(case: Case, index: int, proof: Sequence[bytes]) -> None:
+    merkle.verify_inclusion(
+        leaf_hash=case.block_tree.leaf_hashes[index],
+        index=index,
+        size=case.commitment.block_count,
+        proof=list(proof),
+        root=case.commitment.token_root,
+    )
+
+
+def _verify_fingerprint(
+    case: Case, block: opening_pb2.BlockOpening | opening_pb2.WholeBlock
+) -> None:
+    leaf = fingerprint_leaf(
+        case.commitment.session_id, block.block_index, block.block_salt, block.windows
+    )
+    merkle.verify_inclusion(
+        leaf_hash=merkle.leaf_hash(leaf),
+        index=block.block_index,
+        size=case.fingerprints.size,
+        proof=list(block.fingerprint_proof),
+        root=case.fingerprints.fingerprint_root,
+    )
+
+
+def _verify_token(case: Case, index: int, token: opening_pb2.TokenOpening) -> None:
+    entry = case.blocks[index]
+    merkle.verify_inclusion(
+        leaf_hash=_token_hash(case, index, token),
+        index=token.position,
+        size=entry.token_count,
+        proof=list(token.proof),
+        root=entry.token_root,
+    )
+
+
+def verify_vocabulary(
+    case: Case, token_id: int, fingerprint: bytes, proof: Sequence[bytes]
+) -> None:
+    """Check that `fingerprint` is that of `token_id` in the profile's token table."""
+    size = case.profile.vocabulary_size
+    if token_id >= size:
+        msg = f"token id {token_id} is outside the vocabulary of {size} ids"
+        raise CheckFailure(msg)
+    try:
+        merkle.verify_inclusion(
+            leaf_hash=merkle.leaf_hash(fingerprint),
+            index=token_id,
+            size=size,
+            proof=list(proof),
+            root=case.profile.message.tokenizer.token_table_root,
+        )
+    except VerificationError as error:
+        msg = f"the embedding shown for token {token_id} is not its row of the token table"
+        raise CheckFailure(msg) from error

@@ -1,0 +1,213 @@
+"""What every command shares: exit codes, errors as sentences, output for people or machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from coin_protocol.errors import (
+    CoinError,
+    ConfigurationError,
+    InvalidInputError,
+    TryLaterError,
+    VerificationError,
+)
+from coin_protocol.keys import VerificationKey
+from coin_protocol.keyset import ROOT_KEY_NAME
+from coin_protocol.models import Models
+from coin_protocol.profile import Policy, Profile
+from coin_protocol.receipt import read_file
+from coin_protocol.v1 import receipt_pb2
+
+if TYPE_CHECKING:
+    from coin_protocol.transport import TlsFiles
+
+PASSED: Final = 0
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+UNDECIDED: Final = 3
+
+OUT: Final = Console()
+ERR: Final = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", help="Profile file, or one that ships: default, demo."),
+]
+PolicyOption = Annotated[
+    str, typer.Option("--policy", help="Policy file, or the one that ships: default.")
+]
+TlsOption = Annotated[
+    tuple[Path, Path, Path] | None,
+    typer.Option(
+        "--tls",
+        help="CERT KEY CA: PEM files for mutual TLS. Without them only loopback is used.",
+    ),
+]
+RootOption = Annotated[
+    list[Path],
+    typer.Option("--root", help="Provider's root public key (PEM) that you pin.", exists=True),
+]
+
+
+def load_profile(name: str) -> Profile:
+    """Return a shipped profile by name, or one from a file."""
+    return Profile.shipped(name) if name in ("default", "demo") else Profile.from_file(Path(name))
+
+
+def load_policy(name: str) -> Policy:
+    """Return the shipped policy, or one from a file."""
+    return Policy.shipped() if name == "default" else Policy.from_file(Path(name))
+
+
+def load_roots(paths: list[Path]) -> list[VerificationKey]:
+    """Return pinned root keys."""
+    return [VerificationKey.from_pem(ROOT_KEY_NAME, read_file(path)) for path in paths]
+
+
+def read_named_files(values: list[str]) -> dict[str, bytes]:
+    """Return the contents of files given as NAME=PATH.
+
+    Raises:
+        InvalidInputError: A value is not of this form, or the file cannot be read.
+    """
+    found = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not name or not separator:
+            msg = f"wanted NAME=PATH; found {value!r}"
+            raise InvalidInputError(msg)
+        found[name] = read_file(Path(path))
+    return found
+
+
+def tls_files(paths: tuple[Path, Path, Path] | None) -> TlsFiles | None:
+    """Return the TLS files of a `--tls` option."""
+    from coin_protocol.transport import TlsFiles
+
+    return None if paths is None else TlsFiles(*paths)
+
+
+def quiet_models() -> None:
+    """Keep model libraries from printing, and from spinning beside a busy neighbour.
+
+    Call before torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@contextmanager
+def table_models(profile: Profile, **paths: Path | None) -> Iterator[Models]:
+    """Give the profile's models, showing a progress bar should the table have to be built."""
+    quiet_models()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, transient=True) as progress:
+        task = progress.add_task(
+            "building the token table (once for this machine)", total=None, visible=False
+        )
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield Models(profile, progress=show, **paths)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON object on one line."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def as_document(message: Message) -> dict[str, Any]:
+    """Return a message as JSON-ready values, defaults included."""
+    document: dict[str, Any] = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return document
+
+
+def short_name(enum: str, prefix: str) -> str:
+    """Return `pass` for `OUTCOME_PASS` with prefix `OUTCOME_`."""
+    return enum.removeprefix(prefix).lower()
+
+
+def outcome_name(outcome: receipt_pb2.Outcome.ValueType) -> str:
+    """Return PASS, FAIL or INCONCLUSIVE."""
+    return receipt_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")
+
+
+def tier_name(tier: receipt_pb2.Tier.ValueType) -> str:
+    """Return the tier's name as the documents spell it."""
+    return short_name(receipt_pb2.Tier.Name(tier), "TIER_")
+
+
+def exit_code(outcome: receipt_pb2.Outcome.ValueType) -> int:
+    """Return the exit code of an outcome."""
+    return {
+        receipt_pb2.OUTCOME_PASS: PASSED,
+        receipt_pb2.OUTCOME_FAIL: FAILED,
+    }.get(outcome, UNDECIDED)
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command; every error becomes a sentence and an exit code, never a traceback.
+
+    `COIN_DEBUG=1` shows tracebacks.
+    """
+    try:
+        run()
+    except (TryLaterError, CoinError) as error:
+        if os.environ.get("COIN_DEBUG"):
+            raise
+        ERR.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        return _code_of(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return PASSED
+    except Exception as error:
+        if os.environ.get("COIN_DEBUG"):
+            raise
+        ERR.print(
+            f"[bold red]internal error:[/] {type(error).__name__}: {_plain(error)}\n"
+            "Nothing was decided. Run again with COIN_DEBUG=1 and report what it prints.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return UNDECIDED
+    return PASSED
+
+
+def _code_of(error: CoinError) -> int:
+    if isinstance(error, TryLaterError):
+        return UNDECIDED
+    if isinstance(error, VerificationError):
+        return FAILED
+    if isinstance(error, (InvalidInputError, ConfigurationError)):
+        return WRONG_USAGE
+    return UNDECIDED
+
+
+def _plain(error: BaseException) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

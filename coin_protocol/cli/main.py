@@ -1,0 +1,41 @@
+"""The command line, put together from what the installed packages bring."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Final
+
+import typer
+
+from coin_protocol.cli import offline, setup
+from coin_protocol.cli.common import guarded
+
+_GROUP: Final = "coin.commands"
+
+
+def build() -> typer.Typer:
+    """Return the command line with the commands of all installed packages."""
+    app = typer.Typer(
+        name="coin",
+        help="Check an LLM bill that nobody can see.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        add_completion=False,
+    )
+    offline.add_to(app)
+    setup.add_to(app)
+    for entry in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Run `coin`. Exit codes: 0 passed, 1 failed check, 2 wrong usage, 3 undecided."""
+    code = guarded(build())
+    sys.exit(code)

@@ -1,0 +1,112 @@
+"""`coin demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coin_protocol.cli.common import (
+    ERR,
+    FAILED,
+    OUT,
+    JsonOption,
+    print_json,
+    table_models,
+    tier_name,
+)
+from coin_protocol.profile import Profile
+from coin_protocol.receipt import write_file
+
+if TYPE_CHECKING:
+    from coin_protocol.demo.run import Played
+
+
+def demo(
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Keep keys, logs, receipts and bundles in this folder."),
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch an honest reply pass an audit, and nine lies get caught.
+
+    Starts a provider and a verifier as two processes that talk gRPC over loopback. Exit
+    code 0: every verdict is the expected one, by the check that should decide.
+    """
+    with table_models(Profile.shipped("demo")) as models:
+        _ = models.table
+    with tempfile.TemporaryDirectory(prefix="coin-demo-") as temporary:
+        folder = keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        good = asyncio.run(_show(folder, keep=keep is not None, as_json=as_json))
+    if not good:
+        raise typer.Exit(FAILED)
+
+
+async def _show(folder: Path, *, keep: bool, as_json: bool) -> bool:
+    from rich.table import Table
+
+    from coin_protocol.demo.run import play
+
+    table = Table(
+        "scenario",
+        "verdict",
+        "evidence tier",
+        "decided by",
+        "tokens",
+        "blocks",
+        "time",
+        title="opened: tokens, block embeddings",
+    )
+    good = True
+    with ERR.status("starting a provider and a verifier") as status:
+        async for played in play(folder):
+            good &= played.as_expected
+            status.update(f"{played.scenario.title}: {played.outcome}")
+            if keep:
+                name = played.scenario.title.replace(" ", "-").replace("'", "")
+                write_file(folder / f"{name}.bundle.json", played.bundle)
+                write_file(folder / f"{name}.receipt.json", played.bundle.receipt)
+            if as_json:
+                print_json(_document(played))
+            else:
+                table.add_row(*_row(played))
+    if not as_json:
+        OUT.print(table)
+        if keep:
+            OUT.print(f"keys, logs, receipts and bundles: {folder}", soft_wrap=True)
+    return good
+
+
+def _document(played: Played) -> dict[str, Any]:
+    exposure = played.verdict.exposure
+    return {
+        "scenario": played.scenario.title,
+        "verdict": played.outcome,
+        "expected": played.scenario.expected,
+        "failed_checks": played.failed_checks,
+        "tier": tier_name(played.verdict.tier),
+        "tokens_exposed": exposure.tokens,
+        "block_embeddings_exposed": exposure.block_embeddings,
+        "seconds": round(played.seconds, 2),
+    }
+
+
+def _row(played: Played) -> tuple[str, ...]:
+    colour = {"PASS": "green", "FAIL": "red"}.get(played.outcome, "yellow")
+    mark = "" if played.as_expected else " [bold yellow](unexpected)[/]"
+    exposure = played.verdict.exposure
+    return (
+        played.scenario.title,
+        f"[{colour}]{played.outcome}[/]{mark}",
+        tier_name(played.verdict.tier),
+        ", ".join(played.failed_checks) or "all checks and the cosine rule",
+        str(exposure.tokens),
+        str(exposure.block_embeddings),
+        f"{played.seconds:.1f} s",
+    )

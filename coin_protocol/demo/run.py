@@ -1,0 +1,202 @@
+"""Play the scenarios: a client that asks, keeps its receipt, and has it audited."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from grpc import aio
+
+from coin_protocol import transport
+from coin_protocol.cli.setup import Role, make_keys
+from coin_protocol.demo.scenarios import SCENARIOS, Scenario
+from coin_protocol.errors import TryLaterError
+from coin_protocol.statements import read_verdict
+from coin_protocol.v1 import receipt_pb2
+from coin_protocol.v1 import replay_service_pb2 as replay_pb
+from coin_protocol.v1 import replay_service_pb2_grpc as replay_grpc
+from coin_protocol.v1 import verifier_service_pb2 as verifier_pb
+from coin_protocol.v1 import verifier_service_pb2_grpc as verifier_grpc
+from provider_sdk.replay.traces import Trace, shipped_traces
+from verifier_sdk.recorder import Recorder
+
+PROVIDER: Final = "demo-provider"
+VERIFIER: Final = "demo-verifier"
+_START_SECONDS: Final = 120.0
+_CALL_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A scenario and what came of it."""
+
+    scenario: Scenario
+    trace: Trace
+    verdict: receipt_pb2.Verdict
+    bundle: receipt_pb2.Bundle
+    seconds: float
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """Codes of the checks that failed."""
+        failed = receipt_pb2.CHECK_STATUS_FAILED
+        return [result.code for result in self.verdict.checks if result.status == failed]
+
+    @property
+    def outcome(self) -> str:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return receipt_pb2.Outcome.Name(self.verdict.outcome).removeprefix("OUTCOME_")
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the verdict is the expected one, by the check that should decide."""
+        wanted = [self.scenario.caught_by] if self.scenario.caught_by else []
+        return self.outcome == self.scenario.expected and self.failed_checks == wanted
+
+
+async def play(folder: Path) -> AsyncIterator[Played]:
+    """Start both processes, play every scenario in turn, stop both.
+
+    Args:
+        folder: For keys and logs.
+
+    Raises:
+        TryLaterError: A process did not start or stopped answering.
+    """
+    make_keys(folder / "provider", PROVIDER, Role.PROVIDER)
+    make_keys(folder / "verifier", VERIFIER, Role.VERIFIER)
+    port = _free_port()
+    provider = [
+        *(sys.executable, "-m", "coin_protocol.demo.provider"),
+        *("--keys", str(folder / "provider"), "--name", PROVIDER),
+        *("--verifier", VERIFIER, "--verifier-key", str(folder / "verifier" / "key.pub.pem")),
+        *("--listen", f"127.0.0.1:{port}"),
+    ]
+    verifier = [
+        *(sys.executable, "-m", "coin_protocol.cli", "verifier", "serve"),
+        *("--key", str(folder / "verifier" / "key.pem"), "--name", VERIFIER),
+        *("--provider", f"{PROVIDER}=127.0.0.1:{port}"),
+        *("--root", str(folder / "provider" / "root.pub.pem"), "--profile", "demo"),
+    ]
+    async with (
+        _process(provider, folder / "provider.log") as provider_ready,
+        _process(verifier, folder / "verifier.log") as verifier_ready,
+    ):
+        ports = await asyncio.gather(provider_ready, verifier_ready)
+        async with (
+            transport.open_channel(f"127.0.0.1:{ports[0]}", None) as to_provider,
+            transport.open_channel(f"127.0.0.1:{ports[1]}", None) as to_verifier,
+        ):
+            traces = shipped_traces()
+            for number, scenario in enumerate(SCENARIOS):
+                trace = traces[number % len(traces)]
+                yield await _play(scenario, trace, to_provider, to_verifier)
+
+
+async def _play(
+    scenario: Scenario, trace: Trace, to_provider: aio.Channel, to_verifier: aio.Channel
+) -> Played:
+    start = time.perf_counter()
+    try:
+        receipt = await _ask(scenario, trace, to_provider)
+        if scenario.tamper is not None:
+            scenario.tamper(receipt)
+        bundle = await _audit(receipt, to_verifier)
+    except aio.AioRpcError as error:
+        msg = f"{scenario.title}: a process stopped answering ({error.code().name})"
+        raise TryLaterError(msg) from error
+    verdict = read_verdict(bundle.verdict.payload)
+    return Played(scenario, trace, verdict, bundle, time.perf_counter() - start)
+
+
+async def _ask(scenario: Scenario, trace: Trace, channel: aio.Channel) -> receipt_pb2.Receipt:
+    """Ask the model, as a client that keeps what it sees and when."""
+    request = json.dumps(
+        {"model": scenario.model, "messages": [{"role": "user", "content": trace.question}]}
+    ).encode()
+    recorder = Recorder(request=request)
+    stream = replay_grpc.ReplayServiceStub(channel).Generate(
+        replay_pb.GenerateRequest(
+            model=scenario.model, request=request, client_nonce=recorder.client_nonce
+        ),
+        timeout=_CALL_SECONDS,
+    )
+    async for event in stream:
+        if event.HasField("checkpoint"):
+            recorder.checkpoint(event.checkpoint)
+        elif event.HasField("answer_delta"):
+            recorder.answer_delta(event.answer_delta)
+        else:
+            return recorder.finish(
+                commitment=event.final.commitment,
+                key_set=event.final.key_set,
+                billed=event.final.usage,
+            )
+    msg = "the reply ended without a commitment"
+    raise TryLaterError(msg)
+
+
+async def _audit(receipt: receipt_pb2.Receipt, channel: aio.Channel) -> receipt_pb2.Bundle:
+    stub = verifier_grpc.VerifierServiceStub(channel)
+    submitted = await stub.SubmitReceipt(
+        verifier_pb.SubmitReceiptRequest(receipt=receipt), timeout=_CALL_SECONDS
+    )
+    audit_id = submitted.audit_id
+    await stub.RunAudit(verifier_pb.RunAuditRequest(audit_id=audit_id), timeout=_CALL_SECONDS)
+    watch = stub.WatchAudit(verifier_pb.WatchAuditRequest(audit_id=audit_id), timeout=_CALL_SECONDS)
+    async for reply in watch:
+        if reply.audit.state == verifier_pb.AUDIT_STATE_DECIDED:
+            return reply.audit.bundle
+        if reply.audit.state == verifier_pb.AUDIT_STATE_ERROR:
+            raise TryLaterError(reply.audit.error)
+    msg = "the audit ended without a verdict"
+    raise TryLaterError(msg)
+
+
+@asynccontextmanager
+async def _process(command: list[str], log: Path) -> AsyncIterator[asyncio.Task[int]]:
+    """Run a server process; give the task that waits for the port it prints."""
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=errors
+        )
+    stdout = process.stdout
+    if stdout is None:
+        msg = "a process was started without its output"
+        raise TryLaterError(msg)
+
+    async def port() -> int:
+        try:
+            line = await asyncio.wait_for(stdout.readline(), _START_SECONDS)
+            return int(json.loads(line)["port"])
+        except (TimeoutError, ValueError, KeyError) as error:
+            msg = f"{command[2]} did not start: {_tail(log)}"
+            raise TryLaterError(msg) from error
+
+    waiting = asyncio.create_task(port())
+    try:
+        yield waiting
+    finally:
+        waiting.cancel()
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
+
+
+def _free_port() -> int:
+    """Return a port that was free a moment ago, so that both processes can start at once."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

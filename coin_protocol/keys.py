@@ -1,0 +1,214 @@
+"""Public keys, key ids, and key sets with validity windows (protocol, section 5)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from coin_protocol.encoding import KEY_TAG
+from coin_protocol.errors import InvalidInputError, KeyWindowError, SignatureError
+from coin_protocol.limits import MAX_KEYS, MAX_NAME_BYTES
+from coin_protocol.v1 import keys_pb2 as pb
+
+ED25519: Final = pb.KEY_ALGORITHM_ED25519
+ECDSA_P256: Final = pb.KEY_ALGORITHM_ECDSA_P256_SHA256
+
+PublicKeyObject = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
+
+_P: Final = 2**255 - 19
+# y coordinates of the points of order 1, 2, 4 and 8 on edwards25519 (RFC 7748 section 6.1
+# asks for the like of X25519): a signature under such a key verifies for many messages.
+_ORDER_8: Final = 2707385501144840649318225287225658788936804267575313519463743609750303021802
+_SMALL_ORDER_Y: Final = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8, _P, _P + 1})
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A public key under a name, with the id that binds name, algorithm and key."""
+
+    name: str
+    algorithm: pb.KeyAlgorithm.ValueType
+    spki: bytes
+    key: PublicKeyObject
+
+    @classmethod
+    def from_spki(cls, name: str, spki: bytes) -> VerificationKey:
+        """Parse a DER SubjectPublicKeyInfo.
+
+        Raises:
+            InvalidInputError: It is no Ed25519 or P-256 key, an Ed25519 key of small order,
+                or not DER of this very form.
+        """
+        _require_name(name)
+        try:
+            key = serialization.load_der_public_key(spki)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            msg = f"public key {name!r} is not a DER SubjectPublicKeyInfo"
+            raise InvalidInputError(msg) from error
+        return cls.from_key(name, key)
+
+    @classmethod
+    def from_pem(cls, name: str, pem: bytes) -> VerificationKey:
+        """Parse a PEM public key (`BEGIN PUBLIC KEY`).
+
+        Raises:
+            InvalidInputError: It is no Ed25519 or P-256 key, or an Ed25519 key of small order.
+        """
+        _require_name(name)
+        try:
+            key = serialization.load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            msg = f"public key {name!r} is not PEM; wanted a file with BEGIN PUBLIC KEY"
+            raise InvalidInputError(msg) from error
+        return cls.from_key(name, key)
+
+    @classmethod
+    def from_key(cls, name: str, key: object) -> VerificationKey:
+        """Wrap a public key of `cryptography`.
+
+        Raises:
+            InvalidInputError: It is no Ed25519 or P-256 key, or an Ed25519 key of small order.
+        """
+        _require_name(name)
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            algorithm = ED25519
+            y = int.from_bytes(key.public_bytes_raw(), "little") & ((1 << 255) - 1)
+            if y in _SMALL_ORDER_Y:
+                msg = f"public key {name!r} is a point of small order: anyone can sign for it"
+                raise InvalidInputError(msg)
+        elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+            algorithm = ECDSA_P256
+        else:
+            msg = f"public key {name!r} is {type(key).__name__}; wanted Ed25519 or ECDSA P-256"
+            raise InvalidInputError(msg)
+        spki = key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return cls(name, algorithm, spki, key)
+
+    @property
+    def keyid(self) -> str:
+        """Hex of `SHA-256(T("coin.key.v1") || u16 length || name || u8 algorithm || SPKI)`."""
+        name = self.name.encode()
+        head = KEY_TAG + struct.pack(">H", len(name)) + name + bytes((self.algorithm,))
+        return sha256(head + self.spki).hexdigest()
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Check a signature over `data`.
+
+        Raises:
+            SignatureError: It is not this key's.
+        """
+        try:
+            if isinstance(self.key, ed25519.Ed25519PublicKey):
+                self.key.verify(signature, data)
+            else:
+                self.key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as error:
+            msg = f"the signature is not that of key {self.name!r} ({self.keyid[:16]}…)"
+            raise SignatureError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key in a key set: signatures count from `not_before` to `not_after`, unless revoked."""
+
+    key: VerificationKey
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None = None
+
+    def require_valid(self, at: datetime) -> None:
+        """Check that a signature dated `at` counts.
+
+        Raises:
+            KeyWindowError: It does not; the message says why.
+        """
+        end = self.not_after if self.revoked_at is None else min(self.not_after, self.revoked_at)
+        if not self.not_before <= at < end:
+            why = "was revoked" if end == self.revoked_at else "ends"
+            msg = (
+                f"the signature is dated {at.isoformat()}; key {self.key.name!r} is valid from "
+                f"{self.not_before.isoformat()} and {why} at {end.isoformat()}"
+            )
+            raise KeyWindowError(msg)
+
+
+class KeyRing:
+    """The keys of one owner, found by key id."""
+
+    def __init__(self, owner: str, keys: Iterable[ListedKey], *, sequence: int = 0) -> None:
+        """Hold `keys` of `owner`."""
+        self.owner = owner
+        self.sequence = sequence
+        self._keys: Mapping[str, ListedKey] = {listed.key.keyid: listed for listed in keys}
+
+    def find(self, keyid: str) -> ListedKey | None:
+        """Return the key with this id, or None."""
+        return self._keys.get(keyid)
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        return len(self._keys)
+
+    @classmethod
+    def from_message(cls, message: pb.KeySet) -> KeyRing:
+        """Read a key set whose signature was checked.
+
+        Raises:
+            InvalidInputError: A key is malformed or weak, a window is empty, a key stands
+                twice, or there are too many.
+        """
+        _require_name(message.owner)
+        if len(message.keys) > MAX_KEYS:
+            msg = f"the key set has {len(message.keys)} keys, at most {MAX_KEYS} are read"
+            raise InvalidInputError(msg)
+        listed = []
+        for entry in message.keys:
+            key = VerificationKey.from_spki(entry.name, entry.spki)
+            if key.algorithm != entry.algorithm:
+                msg = f"key {entry.name!r} is listed under another algorithm than its own"
+                raise InvalidInputError(msg)
+            window = ListedKey(
+                key,
+                read_time(entry.not_before),
+                read_time(entry.not_after),
+                read_time(entry.revoked_at) if entry.HasField("revoked_at") else None,
+            )
+            if window.not_after <= window.not_before:
+                msg = f"key {entry.name!r} has an empty validity window"
+                raise InvalidInputError(msg)
+            listed.append(window)
+        ring = cls(message.owner, listed, sequence=message.sequence)
+        if len(ring) != len(listed):
+            msg = "a key stands twice in the key set"
+            raise InvalidInputError(msg)
+        return ring
+
+
+def read_time(stamp: object) -> datetime:
+    """Return a protobuf Timestamp as an aware UTC datetime (microseconds, rounded down).
+
+    Raises:
+        InvalidInputError: It is out of the range of years 1 to 9999.
+    """
+    try:
+        found: datetime = stamp.ToDatetime(tzinfo=UTC)  # type: ignore[attr-defined]
+    except (ValueError, OverflowError) as error:
+        msg = "a time is out of the range of years 1 to 9999"
+        raise InvalidInputError(msg) from error
+    return found
+
+
+def _require_name(name: str) -> None:
+    if not name or len(name.encode()) > MAX_NAME_BYTES:
+        msg = f"a name must have 1 to {MAX_NAME_BYTES} bytes of UTF-8; found {len(name)}"
+        raise InvalidInputError(msg)

@@ -1,0 +1,71 @@
+"""Every limit on input from outside, with its reason. Checked before memory is spent."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HASH_BYTES: Final = 32
+"""SHA-256."""
+
+SESSION_ID_BYTES: Final = 16
+"""128 random bits: two sessions never share one, and the field is fixed in the leaf."""
+
+NONCE_MIN_BYTES: Final = 16
+"""Fewer bits could be guessed, and a commitment made before the request."""
+
+NONCE_MAX_BYTES: Final = 64
+"""Room for any digest that a client wants to use as nonce."""
+
+CHALLENGE_NONCE_BYTES: Final = 32
+"""PROTOCOL section 6."""
+
+TOKEN_SALT_BYTES: Final = 16
+"""128 bits: nobody tries them all to guess the token beside an opened one."""
+
+BLOCK_SALT_BYTES: Final = 32
+"""As wide as the hash."""
+
+FLIP_CHAIN_LENGTH: Final = 64
+"""Challenges that one commitment can ever answer."""
+
+MAX_BLOCK_SIZE: Final = 4096
+"""Four times the largest block in use: bounds one opening."""
+
+MAX_REASONING_TOKENS: Final = 1 << 24
+"""Over a hundred times the longest reasoning on offer; keeps trees within u32 indices."""
+
+MAX_BLOCKS: Final = 1 << 20
+"""Blocks in one commitment."""
+
+MAX_VOCABULARY: Final = 1 << 20
+"""Four times the largest vocabulary in use."""
+
+MAX_EMBEDDING_DIMENSION: Final = 8192
+"""Twice the widest text embedding model in use."""
+
+MAX_NAME_BYTES: Final = 256
+"""Provider, model, verifier, key and owner names, in UTF-8."""
+
+MAX_KEYS: Final = 1024
+"""Keys in one key set: ten rotations a month for eight years."""
+
+MAX_STATEMENT_BYTES: Final = 48 * 1024 * 1024
+"""One signed statement: whole openings at the greatest session stay below it."""
+
+MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
+"""Request, answer or summary in a receipt."""
+
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+"""A receipt or bundle file."""
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""One gRPC message, sent or received."""
+
+MAX_SIGNATURES: Final = 16
+"""Signatures on one envelope."""
+
+MAX_CHECKPOINTS: Final = MAX_BLOCKS
+"""At most one for each full block."""
+
+MAX_ROUNDS: Final = FLIP_CHAIN_LENGTH
+"""Every round uses a link of the chain."""

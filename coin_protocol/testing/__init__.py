@@ -1,0 +1,1 @@
+"""What engineers need to test an implementation of the protocol, theirs or ours."""

@@ -1,0 +1,72 @@
+"""The profiles and the policy that ship: what `coin_protocol/profiles/` is made from."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from coin_protocol.keys import ECDSA_P256, ED25519
+from coin_protocol.v1 import profile_pb2 as pb
+
+TABLE_ROOT = "bbea1e4a3312b34a3d761bc8c8eca84ada7c63bbe78f413cb1673d2f66a0d535"
+
+
+def default_profile() -> pb.Profile:
+    """Return the default profile: tekken, all-MiniLM-L6-v2, blocks of 256, two windows."""
+    return pb.Profile(
+        name="coin-default-1",
+        hash=pb.HASH_ALGORITHM_SHA256,
+        key_algorithms=[ED25519, ECDSA_P256],
+        block_size=256,
+        tokenizer=pb.TokenizerSpec(
+            name="tekken-240911",
+            sha256=bytes.fromhex(TEKKEN_SHA256),
+            vocabulary_size=131_072,
+            token_table_root=bytes.fromhex(TABLE_ROOT),
+        ),
+        embedding=pb.EmbeddingSpec(
+            name="all-MiniLM-L6-v2",
+            dimension=384,
+            weights_sha256=bytes.fromhex(MINILM_SHA256),
+            tokenizer_sha256=bytes.fromhex(MINILM_TOKENIZER_SHA256),
+            precision=pb.PRECISION_FLOAT64,
+            quantisation=pb.QUANTISATION_INT8_SYMMETRIC,
+            max_pieces=256,
+            window_tokens=128,
+        ),
+        caps=pb.ExposureCaps(tokens_ppm=40_000, blocks_ppm=400_000, min_tokens=16, min_blocks=1),
+    )
+
+
+def demo_profile() -> pb.Profile:
+    """Return the default profile with a fifth of the blocks open to be shown whole."""
+    profile = default_profile()
+    profile.name = "coin-demo-1"
+    profile.caps.whole_blocks_ppm = 200_000
+    return profile
+
+
+def default_policy() -> pb.Policy:
+    """Return the default policy; `docs/protocol.md` says where its numbers come from."""
+    return pb.Policy(
+        name="coin-default-1",
+        max_tokens_per_second=5_000.0,
+        clock_skew=Duration(seconds=300),
+        challenge_deadline=Duration(seconds=60),
+        rounds=pb.RoundPlan(
+            max_rounds=3,
+            blocks_first_round=2,
+            blocks_per_round=4,
+            tokens_per_block=12,
+            whole_blocks=1,
+        ),
+        cosine_rules=pb.CosineRules(
+            tokens_to_block=pb.Threshold(value=0.20, guard=0.02),
+            block_to_answer=pb.Threshold(value=0.10, guard=0.02),
+        ),
+        min_recomputed_cosine=0.9999,
+    )
+
+
+TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"

@@ -1,0 +1,273 @@
+"""LLM tokenizers behind one small interface, known by the digest of their file.
+
+Reads Hugging Face `tokenizer.json` files (package `tokenizers`) and Mistral's tekken files
+(package `mistral-common`). Both packages come with the extra `embedding`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from coin_protocol.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    MissingDependencyError,
+    ModelMismatchError,
+)
+from coin_protocol.v1 import profile_pb2
+
+
+class Tokenizer(Protocol):
+    """What the protocol needs of an LLM's tokenizer."""
+
+    @property
+    def sha256(self) -> bytes:
+        """Digest of the tokenizer file, 32 bytes."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, special ones included."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the canonical ids of `text`, without special tokens."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one id stands for; special tokens give their name.
+
+        Raises:
+            InvalidInputError: The id is outside the vocabulary.
+        """
+
+
+def token_text(raw: bytes) -> str:
+    """Return the text that a token of these bytes is embedded as.
+
+    Bytes that are not valid UTF-8 on their own are written out as `<0xE4><0xBD>`.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in raw)
+
+
+def text_of(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """Return the text of a run of ids; bytes of a character cut at an end become U+FFFD."""
+    return b"".join(map(tokenizer.token_bytes, token_ids)).decode(errors="replace")
+
+
+def noncanonical_tokens(tokenizer: Tokenizer, token_ids: Sequence[int]) -> int:
+    """Count the ids that are not the tokenizer's own encoding of the text they spell.
+
+    An id counts as canonical when encoding the text gives a token over the very same bytes
+    (so splits near the run's two ends, where context is missing, cost a few at most).
+    """
+    pieces = [tokenizer.token_bytes(token_id) for token_id in token_ids]
+    text = b"".join(pieces).decode(errors="ignore")
+    raw = text.encode()
+    shift = b"".join(pieces).find(raw)
+    canonical = _spans([tokenizer.token_bytes(i) for i in tokenizer.encode(text)], max(shift, 0))
+    return sum(span not in canonical for span in _spans_list(pieces, 0))
+
+
+def _spans_list(pieces: Sequence[bytes], start: int) -> list[tuple[int, int]]:
+    spans = []
+    for piece in pieces:
+        spans.append((start, start + len(piece)))
+        start += len(piece)
+    return spans
+
+
+def _spans(pieces: Sequence[bytes], start: int) -> set[tuple[int, int]]:
+    return set(_spans_list(pieces, start))
+
+
+class TekkenTokenizer:
+    """A tekken file, as `mistral-common` reads it."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`.
+
+        Raises:
+            MissingDependencyError: `mistral-common` is not installed.
+            InvalidInputError: The file is not a tekken file.
+        """
+        try:
+            from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+            from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+        except ImportError as error:
+            msg = "tekken tokenizers need mistral-common: install coin-audit[embedding]"
+            raise MissingDependencyError(msg) from error
+        self._sha256 = _file_sha256(path)
+        try:
+            self._tekken = Tekkenizer.from_file(path)
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{path.name} is not a tekken tokenizer file: {error}"
+            raise InvalidInputError(msg) from error
+        size = self._tekken.n_words
+        self._bytes: list[bytes] = [
+            self._tekken.id_to_byte_piece(token_id, SpecialTokenPolicy.KEEP)
+            for token_id in range(size)
+        ]
+
+    @property
+    def sha256(self) -> bytes:
+        """Digest of the tokenizer file, 32 bytes."""
+        return self._sha256
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, special ones included."""
+        return len(self._bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the canonical ids of `text`, without special tokens."""
+        ids: list[int] = self._tekken.encode(text, bos=False, eos=False)
+        return ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one id stands for."""
+        return self._bytes[_in_vocabulary(token_id, len(self._bytes))]
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizer.json`, as the package `tokenizers` reads it."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`.
+
+        Raises:
+            MissingDependencyError: `tokenizers` is not installed.
+            InvalidInputError: The file is not a tokenizer.json.
+        """
+        try:
+            import tokenizers
+        except ImportError as error:
+            msg = "tokenizer.json files need tokenizers: install coin-audit[embedding]"
+            raise MissingDependencyError(msg) from error
+        self._sha256 = _file_sha256(path)
+        # `tokenizers` raises bare Exception for whatever it cannot read.
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:
+            msg = f"{path.name} is not a tokenizer.json: {error}"
+            raise InvalidInputError(msg) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        document = json.loads(path.read_bytes())
+        special = {entry["content"] for entry in document.get("added_tokens", ())}
+        spell = _speller(document.get("decoder"))
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._bytes = [b""] * (max(vocabulary.values()) + 1)
+        for piece, token_id in vocabulary.items():
+            self._bytes[token_id] = piece.encode() if piece in special else spell(piece)
+
+    @property
+    def sha256(self) -> bytes:
+        """Digest of the tokenizer file, 32 bytes."""
+        return self._sha256
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, special ones included."""
+        return len(self._bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the canonical ids of `text`, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one id stands for."""
+        return self._bytes[_in_vocabulary(token_id, len(self._bytes))]
+
+
+def load_tokenizer(path: Path, spec: profile_pb2.TokenizerSpec) -> Tokenizer:
+    """Load the tokenizer file at `path`, which must be the one that a profile names.
+
+    Raises:
+        ModelMismatchError: Digest or vocabulary size are not those of the profile.
+        ConfigurationError: There is no such file.
+    """
+    if not path.is_file():
+        msg = f"there is no tokenizer file {path}; wanted {spec.name}"
+        raise ConfigurationError(msg)
+    found = _file_sha256(path)
+    if found != spec.sha256:
+        msg = (
+            f"{path.name} is not the profile's tokenizer {spec.name}: "
+            f"found SHA-256 {found.hex()}, wanted {spec.sha256.hex()}"
+        )
+        raise ModelMismatchError(msg)
+    tokenizer = read_tokenizer(path)
+    if tokenizer.vocabulary_size != spec.vocabulary_size:
+        msg = (
+            f"{path.name} has {tokenizer.vocabulary_size} ids, "
+            f"the profile's {spec.name} has {spec.vocabulary_size}"
+        )
+        raise ModelMismatchError(msg)
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a tekken or `tokenizer.json` file, telling them apart by their content.
+
+    Raises:
+        InvalidInputError: It is neither.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        msg = f"{path.name} is not JSON; wanted tokenizer.json or a tekken file"
+        raise InvalidInputError(msg) from error
+    if isinstance(document, dict) and "model" in document:
+        return HuggingFaceTokenizer(path)
+    if isinstance(document, dict) and "vocab" in document and "config" in document:
+        return TekkenTokenizer(path)
+    msg = f"{path.name} is neither a tokenizer.json nor a tekken file"
+    raise InvalidInputError(msg)
+
+
+def _file_sha256(path: Path) -> bytes:
+    return sha256(path.read_bytes()).digest()
+
+
+def _in_vocabulary(token_id: int, size: int) -> int:
+    if not 0 <= token_id < size:
+        msg = f"token id {token_id} is outside the vocabulary of {size} ids"
+        raise InvalidInputError(msg)
+    return token_id
+
+
+def _speller(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
+    """Return the function from a piece of the vocabulary to its bytes."""
+    kinds = {decoder["type"]} if decoder else set()
+    if decoder and decoder["type"] == "Sequence":
+        kinds = {part["type"] for part in decoder["decoders"]}
+    if "ByteLevel" in kinds:
+        table = _byte_level_alphabet()
+        return lambda piece: bytes(table[char] for char in piece)
+    if "ByteFallback" in kinds:
+        return _spell_with_byte_fallback
+    if "WordPiece" in kinds:
+        # A piece that starts a word stands for itself; the space before it is the text's.
+        return lambda piece: piece.removeprefix("##").encode()
+    return lambda piece: piece.replace("\u2581", " ").encode()
+
+
+def _spell_with_byte_fallback(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes.fromhex(piece[3:5])
+    return piece.replace("\u2581", " ").encode()
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Return the printable character that byte-level BPE writes each byte as (GPT-2)."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    table = {chr(byte): byte for byte in visible}
+    table |= {chr(256 + number): byte for number, byte in enumerate(hidden)}
+    return table

@@ -1,0 +1,191 @@
+"""What both sides of a gRPC connection share: TLS files, limits, retries of status codes.
+
+Imports grpc, so nothing in the core imports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.limits import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    Context = aio.ServicerContext[Any, Any]
+else:
+    Context = aio.ServicerContext
+
+M = TypeVar("M", bound=Message)
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+_GRACE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of one side of a mutual-TLS connection.
+
+    Attributes:
+        certificate: This side's certificate chain.
+        key: Its private key.
+        authorities: Certificates that the other side's chain must end in.
+    """
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        parts = []
+        for path in (self.key, self.certificate, self.authorities):
+            try:
+                parts.append(path.read_bytes())
+            except OSError as error:
+                msg = f"cannot read the TLS file {path}: {error.strerror}"
+                raise ConfigurationError(msg) from error
+        key, certificate, authorities = parts
+        return key, certificate, authorities
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that demand a client certificate."""
+        key, certificate, authorities = self._read()
+        return grpc.ssl_server_credentials(
+            [(key, certificate)], root_certificates=authorities, require_client_auth=True
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Return a client's credentials."""
+        key, certificate, authorities = self._read()
+        return grpc.ssl_channel_credentials(
+            root_certificates=authorities, private_key=key, certificate_chain=certificate
+        )
+
+
+def open_channel(target: str, tls: TlsFiles | None) -> aio.Channel:
+    """Open a channel to HOST:PORT; without TLS to this machine only.
+
+    Raises:
+        ConfigurationError: Plaintext to another machine was asked for.
+    """
+    if tls is not None:
+        return aio.secure_channel(target, tls.channel_credentials(), options=CHANNEL_OPTIONS)
+    require_loopback(target)
+    return aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+
+def bind(server: aio.Server, address: str, tls: TlsFiles | None) -> int:
+    """Bind a server to HOST:PORT (port 0 picks one) and return the port.
+
+    Raises:
+        ConfigurationError: Plaintext on another address than loopback was asked for, or the
+            address cannot be bound.
+    """
+    if tls is None:
+        require_loopback(address)
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.server_credentials())
+    except RuntimeError as error:
+        msg = f"cannot listen on {address}: is the port taken?"
+        raise ConfigurationError(msg) from error
+
+
+async def make_server(service: str) -> aio.Server:
+    """Return a server, not yet bound, with health (of `service`, serving) and reflection."""
+    server = aio.server(options=CHANNEL_OPTIONS)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server
+
+
+async def serve(
+    server: aio.Server, address: str, tls: TlsFiles | None, ready: Callable[[int], None]
+) -> None:
+    """Bind and serve until SIGTERM or SIGINT, then let calls under way finish.
+
+    Args:
+        server: With its services added.
+        address: HOST:PORT.
+        tls: Files for mutual TLS; None for plaintext on loopback.
+        ready: Told the port once calls are served.
+    """
+    port = bind(server, address, tls)
+    await server.start()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    ready(port)
+    await stop.wait()
+    await server.stop(_GRACE_SECONDS)
+
+
+async def abort(
+    context: Context, code: grpc.StatusCode, message: str, *details: Message
+) -> NoReturn:
+    """End a call with a status, and details in the form of `google.rpc.Status`."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError  # abort_with_status has raised
+
+
+def retry_info(seconds: int) -> Message:
+    """Return the detail that tells a client when to call again."""
+    detail: Message = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds))
+    return detail
+
+
+def details_of(error: aio.AioRpcError, detail: M) -> M | None:
+    """Return the first status detail of `detail`'s type, parsed into it, or None."""
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+    for found in status.details if status is not None else ():
+        if found.Is(detail.DESCRIPTOR) and found.Unpack(detail):
+            return detail
+    return None
+
+
+def require_loopback(target: str) -> None:
+    """Check that HOST:PORT is this machine.
+
+    Raises:
+        ConfigurationError: It is not, or not HOST:PORT.
+    """
+    host, separator, port = target.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65_535:
+        msg = f"wanted HOST:PORT; found {target!r}"
+        raise ConfigurationError(msg)
+    if host not in ("localhost", "[::1]") and not _is_loopback_ipv4(host):
+        msg = f"{target} is not this machine: give TLS files, plaintext is for loopback only"
+        raise ConfigurationError(msg)
+
+
+def _is_loopback_ipv4(host: str) -> bool:
+    parts = host.split(".")
+    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)

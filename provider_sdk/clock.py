@@ -1,0 +1,24 @@
+"""A wall clock that never runs backwards within a process."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+class SteadyClock:
+    """Wall time at creation, carried on by the monotonic clock.
+
+    A wall clock that is set back in the middle of a reply would date checkpoints wrongly.
+    """
+
+    def __init__(self) -> None:
+        """Read both clocks."""
+        self._offset = time.time_ns() - time.monotonic_ns()
+
+    def now(self) -> Timestamp:
+        """Return the time, to the microsecond."""
+        stamp = Timestamp()
+        stamp.FromMicroseconds((self._offset + time.monotonic_ns()) // 1000)
+        return stamp

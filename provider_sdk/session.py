@@ -1,0 +1,220 @@
+"""One reply being generated: token ids in, checkpoints and the commitment out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import Future
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol import envelope
+from coin_protocol.commitment import CommitmentBuilder, Prefix, SessionSecret, TokenTree
+from coin_protocol.draw import flip_anchor
+from coin_protocol.encoding import digest
+from coin_protocol.errors import InvalidInputError
+from coin_protocol.limits import (
+    HASH_BYTES,
+    MAX_NAME_BYTES,
+    MAX_TEXT_BYTES,
+    NONCE_MAX_BYTES,
+    NONCE_MIN_BYTES,
+    SESSION_ID_BYTES,
+)
+from coin_protocol.statements import read_commitment
+from coin_protocol.v1 import envelope_pb2, statements_pb2
+from provider_sdk.record import SessionRecord
+
+if TYPE_CHECKING:
+    from provider_sdk.provider import Provider
+
+
+class Session:
+    """Commits to the reasoning of one reply. Not for use from several threads at once.
+
+    `append` costs microseconds a token and blocks on nothing; block embeddings are made on
+    the provider's background thread.
+    """
+
+    builder_class: type[CommitmentBuilder] = CommitmentBuilder
+
+    def __init__(
+        self, provider: Provider, *, model: str, request: bytes, client_nonce: bytes
+    ) -> None:
+        """Start; `Provider.open_session` is the public way.
+
+        Raises:
+            InvalidInputError: Model name, request or nonce are out of their limits.
+        """
+        if not 0 < len(model.encode()) <= MAX_NAME_BYTES:
+            msg = f"the model's name must have 1 to {MAX_NAME_BYTES} bytes"
+            raise InvalidInputError(msg)
+        if not NONCE_MIN_BYTES <= len(client_nonce) <= NONCE_MAX_BYTES:
+            msg = (
+                f"the client's nonce must have {NONCE_MIN_BYTES} to {NONCE_MAX_BYTES} bytes; "
+                f"found {len(client_nonce)}"
+            )
+            raise InvalidInputError(msg)
+        if len(request) > MAX_TEXT_BYTES:
+            msg = f"the request has {len(request)} bytes; at most {MAX_TEXT_BYTES} are taken"
+            raise InvalidInputError(msg)
+        self.provider = provider
+        self._model = model
+        self._request_sha256 = sha256(request).digest()
+        self._client_nonce = client_nonce
+        self._secret = SessionSecret(
+            secrets.token_bytes(SESSION_ID_BYTES), secrets.token_bytes(HASH_BYTES)
+        )
+        self._flip_secret = secrets.token_bytes(HASH_BYTES)
+        self._started_at = provider.clock.now()
+        self._builder = self.builder_class(
+            self._secret,
+            block_size=provider.profile.block_size,
+            fingerprints=provider.table.fingerprints,
+        )
+        self._windows: list[Future[list[bytes]]] = []
+        self._finished = False
+
+    @property
+    def session_id(self) -> bytes:
+        """The session's public id, 16 bytes."""
+        return self._secret.session_id
+
+    @property
+    def token_count(self) -> int:
+        """Reasoning tokens so far."""
+        return self._builder.token_count
+
+    def append(
+        self, token_ids: Sequence[int] | npt.NDArray[np.integer]
+    ) -> list[envelope_pb2.Envelope]:
+        """Commit to reasoning token ids, and return the checkpoints that are due.
+
+        Raises:
+            InvalidInputError: An id is outside the vocabulary, or the session is finished.
+        """
+        self._require_open()
+        prefixes = self._builder.append(token_ids)
+        self._embed_up_to(self.token_count // self.provider.profile.block_size)
+        return [self._checkpoint(prefix) for prefix in prefixes]
+
+    def finish(
+        self,
+        *,
+        answer: bytes,
+        answer_tokens: int,
+        usage: statements_pb2.Usage,
+        summary: bytes | None = None,
+        id_source: statements_pb2.IdSource.ValueType = statements_pb2.ID_SOURCE_SAMPLED,
+    ) -> envelope_pb2.Envelope:
+        """Sign the commitment and keep the session for challenges. Call once.
+
+        Args:
+            answer: Exact bytes of the visible answer's text.
+            answer_tokens: Every generated token that is not reasoning.
+            usage: As billed.
+            summary: Exact bytes of the visible reasoning summary, where there is one.
+            id_source: Whether the ids were sampled, or the text tokenized again.
+
+        Raises:
+            InvalidInputError: The session is finished already.
+            StatementError: A number is out of the protocol's limits.
+        """
+        self._require_open()
+        self._finished = True
+        tree = self._builder.finish()
+        statement = self.commitment_statement(
+            tree,
+            answer=answer,
+            answer_tokens=answer_tokens,
+            usage=usage,
+            summary=summary,
+            id_source=id_source,
+        )
+        payload = statement.SerializeToString()
+        read_commitment(payload)
+        signed = envelope.sign(payload, envelope.COMMITMENT, self.provider.signer)
+        manifest = statements_pb2.Manifest(
+            commitment_sha256=digest(payload),
+            blocks=tree.entries,
+            provider_time=self.provider.clock.now(),
+        )
+        record = SessionRecord(
+            secret=self._secret,
+            flip_secret=self._flip_secret,
+            token_ids=tree.token_ids,
+            commitment=signed,
+            manifest=self._sign(manifest.SerializeToString(), envelope.MANIFEST),
+        )
+        self.provider.keep(record, self.block_windows(tree, answer))
+        return signed
+
+    def block_windows(self, tree: TokenTree, answer: bytes) -> list[Future[list[bytes]]]:
+        """Return every block's window embeddings, made or being made.
+
+        Args:
+            tree: The finished tree.
+            answer: The visible answer; an honest provider has no use for it here.
+        """
+        del answer
+        self._embed_up_to(tree.block_count)
+        return self._windows
+
+    def commitment_statement(
+        self,
+        tree: TokenTree,
+        *,
+        answer: bytes,
+        answer_tokens: int,
+        usage: statements_pb2.Usage,
+        summary: bytes | None,
+        id_source: statements_pb2.IdSource.ValueType,
+    ) -> statements_pb2.Commitment:
+        """Return what `finish` signs."""
+        return statements_pb2.Commitment(
+            profile_sha256=self.provider.profile.digest,
+            provider=self.provider.name,
+            model=self._model,
+            session_id=self._secret.session_id,
+            client_nonce=self._client_nonce,
+            request_sha256=self._request_sha256,
+            answer_sha256=sha256(answer).digest(),
+            summary_sha256=None if summary is None else sha256(summary).digest(),
+            token_root=tree.token_root,
+            block_count=tree.block_count,
+            reasoning_tokens=tree.reasoning_tokens,
+            answer_tokens=answer_tokens,
+            id_source=id_source,
+            usage=usage,
+            flip_anchor=flip_anchor(self._flip_secret),
+            started_at=self._started_at,
+            ended_at=self.provider.clock.now(),
+        )
+
+    def _checkpoint(self, prefix: Prefix) -> envelope_pb2.Envelope:
+        statement = statements_pb2.Checkpoint(
+            session_id=self._secret.session_id,
+            profile_sha256=self.provider.profile.digest,
+            client_nonce=self._client_nonce,
+            block_count=prefix.block_count,
+            token_count=prefix.token_count,
+            token_root=prefix.token_root,
+            provider_time=self.provider.clock.now(),
+        )
+        return self._sign(statement.SerializeToString(), envelope.CHECKPOINT)
+
+    def _embed_up_to(self, blocks: int) -> None:
+        for index in range(len(self._windows), blocks):
+            ids = self._builder.block(index)
+            self._windows.append(self.provider.run_later(self.provider.embed_block, ids))
+
+    def _sign(self, payload: bytes, payload_type: str) -> envelope_pb2.Envelope:
+        return envelope.sign(payload, payload_type, self.provider.signer)
+
+    def _require_open(self) -> None:
+        if self._finished:
+            msg = "the session is finished: open another for the next reply"
+            raise InvalidInputError(msg)

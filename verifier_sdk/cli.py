@@ -1,0 +1,167 @@
+"""`coin audit` and `coin verifier`: run the verifier's side."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coin_protocol.cli.common import (
+    ERR,
+    JsonOption,
+    PolicyOption,
+    ProfileOption,
+    RootOption,
+    TlsOption,
+    as_document,
+    exit_code,
+    load_policy,
+    load_profile,
+    load_roots,
+    print_json,
+    quiet_models,
+    tls_files,
+)
+from coin_protocol.cli.offline import print_verdict
+from coin_protocol.errors import InvalidInputError
+from coin_protocol.receipt import read_file, read_receipt, write_file
+from coin_protocol.v1 import receipt_pb2
+
+if TYPE_CHECKING:
+    from verifier_sdk.auditor import Auditor
+
+app = typer.Typer(help="The verifier's side.", no_args_is_help=True)
+
+KeyOption = Annotated[Path, typer.Option("--key", help="Verifier's private key (PEM).")]
+NameOption = Annotated[str, typer.Option(help="Verifier's name.")]
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+def audit(  # noqa: PLR0913, PLR0917 - the options of a command
+    receipt: Annotated[Path, typer.Argument(help="Receipt, protobuf or JSON form.")],
+    provider: Annotated[str, typer.Option(help="HOST:PORT of the provider.")],
+    root: RootOption,
+    key: KeyOption,
+    name: NameOption,
+    bundle_out: Annotated[
+        Path | None,
+        typer.Option(help="Write the bundle here; JSON if the name ends in .json."),
+    ] = None,
+    profile: ProfileOption = "default",
+    policy: PolicyOption = "default",
+    tls: TlsOption = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit a receipt: challenge the provider, check what it opens, give a verdict."""
+    kept = read_receipt(read_file(receipt))
+    auditor = _auditor(name, key, root, profile, policy)
+    bundle = asyncio.run(_audit(auditor, kept, provider, tls, timeout))
+    if bundle_out is not None:
+        write_file(bundle_out, bundle)
+    verdict = receipt_pb2.Verdict.FromString(bundle.verdict.payload)
+    if as_json:
+        print_json(as_document(verdict))
+    else:
+        print_verdict(verdict)
+    raise typer.Exit(exit_code(verdict.outcome))
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917 - the options of a command
+    key: KeyOption,
+    name: NameOption,
+    provider: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a provider to audit.")],
+    root: RootOption,
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = "127.0.0.1:0",
+    profile: ProfileOption = "default",
+    policy: PolicyOption = "default",
+    tls: TlsOption = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
+) -> None:
+    """Serve audits over gRPC. They are kept in memory and gone at exit.
+
+    Prints one JSON line with the port once it serves.
+    """
+    auditor = _auditor(name, key, root, profile, policy)
+    targets = dict(_named_target(value) for value in provider)
+    asyncio.run(_serve(auditor, targets, listen, tls, timeout))
+
+
+async def _audit(
+    auditor: Auditor,
+    receipt: receipt_pb2.Receipt,
+    target: str,
+    tls: tuple[Path, Path, Path] | None,
+    seconds: float,
+) -> receipt_pb2.Bundle:
+    from verifier_sdk.client import ProviderClient
+
+    async with ProviderClient(target, tls=tls_files(tls), timeout=seconds) as client:
+        with ERR.status("auditing"):
+            return await auditor.audit(receipt, client)
+
+
+async def _serve(
+    auditor: Auditor,
+    targets: dict[str, str],
+    listen: str,
+    tls: tuple[Path, Path, Path] | None,
+    seconds: float,
+) -> None:
+    from contextlib import AsyncExitStack
+
+    from coin_protocol import transport
+    from verifier_sdk.client import ProviderClient
+    from verifier_sdk.service import SERVICE, make_server
+
+    files = tls_files(tls)
+    async with AsyncExitStack() as stack:
+        clients = {
+            name: await stack.enter_async_context(
+                ProviderClient(target, tls=files, timeout=seconds)
+            )
+            for name, target in targets.items()
+        }
+        server = await make_server(auditor, clients)
+
+        def ready(port: int) -> None:
+            print_json({"serving": SERVICE, "port": port})
+
+        await transport.serve(server, listen, files, ready)
+
+
+def _auditor(name: str, key: Path, root: list[Path], profile: str, policy: str) -> Auditor:
+    quiet_models()
+    from coin_protocol.checks import Trust
+    from coin_protocol.keyset import pinned
+    from coin_protocol.models import Models
+    from coin_protocol.signer import signer_from_uri
+    from verifier_sdk.auditor import Auditor
+
+    signer = signer_from_uri(f"file:{key}", name)
+    models = Models(load_profile(profile))
+    # Load now, not in the first audit.
+    _ = models.tokenizer, models.embedder
+    return Auditor(
+        name=name,
+        signer=signer,
+        trust=Trust(load_roots(root), pinned("verifiers", [signer.public])),
+        models=models,
+        policy=load_policy(policy),
+    )
+
+
+def _named_target(value: str) -> tuple[str, str]:
+    name, separator, target = value.partition("=")
+    if not name or not separator:
+        msg = f"wanted NAME=HOST:PORT; found {value!r}"
+        raise InvalidInputError(msg)
+    return name, target

@@ -1,0 +1,150 @@
+"""Talk to a provider over gRPC: deadlines on every call, no grpc error leaks out."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from coin_protocol import transport
+from coin_protocol.errors import PeerUnavailableError, UnknownCommitmentError
+from coin_protocol.v1 import envelope_pb2, receipt_pb2
+from coin_protocol.v1 import provider_service_pb2 as pb
+from coin_protocol.v1 import provider_service_pb2_grpc as pb_grpc
+
+_RETRY_SECONDS: Final = 0.25
+
+
+class ProviderClient:
+    """One provider at HOST:PORT. Use as an async context manager."""
+
+    def __init__(
+        self, target: str, *, tls: transport.TlsFiles | None, timeout: float = 30.0
+    ) -> None:
+        """Name the provider; nothing is sent yet.
+
+        Args:
+            target: HOST:PORT.
+            tls: Files for mutual TLS; None for plaintext, on this machine only.
+            timeout: Seconds for one call.
+        """
+        self.target = target
+        self._timeout = timeout
+        self._channel = transport.open_channel(target, tls)
+        self._stub = pb_grpc.ProviderServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the channel."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def key_set(self) -> envelope_pb2.Envelope:
+        """Return the provider's key set, to be checked against a pinned root.
+
+        Raises:
+            PeerUnavailableError: The provider did not answer.
+        """
+        try:
+            reply = await self._stub.GetKeySet(pb.GetKeySetRequest(), timeout=self._timeout)
+        except aio.AioRpcError as error:
+            raise _unavailable(self.target, error) from error
+        return reply.key_set
+
+    async def manifest(
+        self, commitment_sha256: bytes
+    ) -> tuple[envelope_pb2.Envelope, envelope_pb2.Envelope]:
+        """Return manifest and fingerprints, waiting while they are being made.
+
+        Raises:
+            UnknownCommitmentError: The provider says that it knows no such commitment.
+            PeerUnavailableError: Nothing came within the timeout.
+        """
+        request = pb.GetManifestRequest(commitment_sha256=commitment_sha256)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        while True:
+            try:
+                reply = await self._stub.GetManifest(request, timeout=end - loop.time())
+            except aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    msg = f"{self.target} knows no commitment {commitment_sha256.hex()}"
+                    raise UnknownCommitmentError(msg) from error
+                retry = error.code() == grpc.StatusCode.UNAVAILABLE
+                if not retry or loop.time() + _RETRY_SECONDS >= end:
+                    raise _unavailable(self.target, error) from error
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return reply.manifest, reply.fingerprints
+
+    async def challenge(
+        self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope, *, whole: bool
+    ) -> receipt_pb2.Round:
+        """Send a challenge and return what came of it; never raises for the provider's part.
+
+        A call that did not reach the provider is sent again until the timeout.
+        """
+        entry = receipt_pb2.Round(challenge=challenge, sent_at=_now())
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        while True:
+            try:
+                left = end - loop.time()
+                ask = self._ask_whole if whole else self._ask
+                opening = await ask(commitment_sha256, challenge, left)
+            except aio.AioRpcError as error:
+                unreached = error.code() == grpc.StatusCode.UNAVAILABLE
+                if unreached and loop.time() + _RETRY_SECONDS < end:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                refusal = transport.details_of(error, pb.RefusalDetail())
+                if refusal is not None:
+                    entry.refusal.CopyFrom(refusal.refusal)
+                else:
+                    entry.no_answer = error.code().name
+            else:
+                entry.opening.CopyFrom(opening)
+            entry.received_at.CopyFrom(_now())
+            return entry
+
+    async def _ask(
+        self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope, seconds: float
+    ) -> envelope_pb2.Envelope:
+        request = pb.AnswerChallengeRequest(
+            commitment_sha256=commitment_sha256, challenge=challenge
+        )
+        return (await self._stub.AnswerChallenge(request, timeout=seconds)).opening
+
+    async def _ask_whole(
+        self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope, seconds: float
+    ) -> envelope_pb2.Envelope:
+        request = pb.AnswerWholeBlockChallengeRequest(
+            commitment_sha256=commitment_sha256, challenge=challenge
+        )
+        return (await self._stub.AnswerWholeBlockChallenge(request, timeout=seconds)).opening
+
+
+def _unavailable(target: str, error: aio.AioRpcError) -> PeerUnavailableError:
+    msg = f"the provider at {target} did not answer ({error.code().name}); try again later"
+    return PeerUnavailableError(msg)
+
+
+def _now() -> Timestamp:
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp

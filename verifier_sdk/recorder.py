@@ -1,0 +1,78 @@
+"""The client's side of a reply: note what arrives and when, and keep it as a receipt."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coin_protocol.receipt import RECEIPT_FORMAT, check_receipt
+from coin_protocol.v1 import envelope_pb2, receipt_pb2, statements_pb2
+
+
+class Recorder:
+    """Makes the receipt of one reply. Start it when the request is sent."""
+
+    def __init__(
+        self,
+        *,
+        request: bytes,
+        client_nonce: bytes | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Note the time of sending.
+
+        Args:
+            request: Exact bytes of the request.
+            client_nonce: What the request carried; 32 random bytes by default.
+            clock: Nanoseconds since 1970, by the client's own clock.
+        """
+        self._clock = clock
+        self.client_nonce = secrets.token_bytes(32) if client_nonce is None else client_nonce
+        self._receipt = receipt_pb2.Receipt(
+            format=RECEIPT_FORMAT,
+            client_nonce=self.client_nonce,
+            request=request,
+            sent_at=self._now(),
+        )
+        self._answer: list[str] = []
+
+    def checkpoint(self, signed: envelope_pb2.Envelope) -> None:
+        """Note a checkpoint and the time it was seen."""
+        seen = receipt_pb2.SeenCheckpoint(checkpoint=signed, seen_at=self._now())
+        self._receipt.checkpoints.append(seen)
+
+    def answer_delta(self, text: str) -> None:
+        """Note a piece of the answer's text; times of the first and last are kept."""
+        if text and not self._answer:
+            self._receipt.answer_first_at.CopyFrom(self._now())
+        if text:
+            self._receipt.answer_last_at.CopyFrom(self._now())
+            self._answer.append(text)
+
+    def finish(
+        self,
+        *,
+        commitment: envelope_pb2.Envelope,
+        key_set: envelope_pb2.Envelope,
+        billed: statements_pb2.Usage | None = None,
+    ) -> receipt_pb2.Receipt:
+        """Return the receipt.
+
+        Raises:
+            InvalidInputError: A part passes its limit.
+        """
+        self._receipt.commitment.CopyFrom(commitment)
+        self._receipt.key_set.CopyFrom(key_set)
+        self._receipt.answer = "".join(self._answer).encode()
+        if billed is not None:
+            self._receipt.billed.CopyFrom(billed)
+        check_receipt(self._receipt)
+        return self._receipt
+
+    def _now(self) -> Timestamp:
+        stamp = Timestamp()
+        stamp.FromNanoseconds(self._clock())
+        return stamp

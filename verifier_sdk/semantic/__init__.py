@@ -1,0 +1,6 @@
+"""Judges of graded evidence: what the opened embeddings say (protocol, section 8)."""
+
+from verifier_sdk.semantic.cosine import CosineJudge
+from verifier_sdk.semantic.judge import Judge, Judgement, OpenedBlock, OpenedEvidence
+
+__all__ = ["CosineJudge", "Judge", "Judgement", "OpenedBlock", "OpenedEvidence"]

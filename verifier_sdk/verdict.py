@@ -1,0 +1,91 @@
+"""Put what checks and judge found into a signed verdict."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coin_protocol import envelope
+from coin_protocol.checks import Case, Report
+from coin_protocol.errors import VerificationError
+from coin_protocol.signer import Signer
+from coin_protocol.tiers import earned_tiers, untimed_reason
+from coin_protocol.v1 import envelope_pb2, statements_pb2
+from coin_protocol.v1 import receipt_pb2 as pb
+from verifier_sdk.semantic import Judgement
+
+CAVEAT = (
+    "No tier below reexecuted answers a provider that pays a cheap model to write plausible "
+    "filler, and no tier proves that the reasoning was useful."
+)
+
+
+def make_verdict(
+    case: Case, report: Report, *, verifier: str, judgement: Judgement | None, notes: list[str]
+) -> pb.Verdict:
+    """Return the verdict on a case.
+
+    Args:
+        case: The evidence.
+        report: Of the deterministic checks; a failed one decides.
+        verifier: Name of who decides.
+        judgement: Of the graded evidence; None where nothing was opened.
+        notes: More reasons, for people.
+    """
+    verdict = pb.Verdict(
+        commitment_sha256=case.commitment_sha256,
+        profile_sha256=case.profile.digest,
+        policy_sha256=case.policy.digest,
+        verifier=verifier,
+        checks=report.results,
+        reasons=notes,
+        decided_at=_now(),
+    )
+    try:
+        _describe(verdict, case, report)
+    except VerificationError:
+        # Statements that do not parse expose and prove nothing.
+        verdict.tier = pb.TIER_ASSERTED
+        verdict.tiers[:] = [pb.TIER_ASSERTED]
+    if judgement is not None:
+        verdict.scores.extend(judgement.scores)
+        verdict.reasons.append(judgement.reason)
+    if report.failed is not None:
+        verdict.outcome = report.outcome
+        verdict.fault = report.fault
+        verdict.reasons.append(f"{report.failed.code}: {report.detail}. {report.failed.advice}")
+    elif judgement is not None:
+        verdict.outcome = judgement.outcome
+        if judgement.outcome == pb.OUTCOME_FAIL:
+            verdict.fault = pb.FAULT_PROVIDER
+    elif verdict.tier == pb.TIER_ASSERTED:
+        verdict.outcome = pb.OUTCOME_INCONCLUSIVE
+    else:
+        verdict.outcome = pb.OUTCOME_PASS
+    if verdict.outcome == pb.OUTCOME_PASS:
+        verdict.reasons.append(CAVEAT)
+    return verdict
+
+
+def sign_verdict(verdict: pb.Verdict, signer: Signer) -> envelope_pb2.Envelope:
+    """Return the signed verdict."""
+    return envelope.sign(verdict.SerializeToString(), envelope.VERDICT, signer)
+
+
+def _describe(verdict: pb.Verdict, case: Case, report: Report) -> None:
+    tiers = earned_tiers(case, report)
+    verdict.tiers.extend(tiers)
+    verdict.tier = tiers[-1]
+    verdict.exposure.CopyFrom(case.ledger.exposure())
+    verdict.id_source = case.commitment.id_source
+    if case.commitment.id_source == statements_pb2.ID_SOURCE_RETOKENIZED:
+        verdict.reasons.append(
+            "The ids are RETOKENIZED from text: they may differ from those that were sampled."
+        )
+    if pb.TIER_COMMITTED in tiers and pb.TIER_TIMED not in tiers:
+        verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
+
+
+def _now() -> Timestamp:
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp
