@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
+from coin_protocol.files import read_file
 from coin_protocol.keys import KeyRing, ListedKey, VerificationKey
 from coin_protocol.signer import Signer
+from coin_protocol.statements import parse
 from coin_protocol.v1 import envelope_pb2, keys_pb2
 
 ROOT_KEY_NAME: Final = "root"
@@ -45,6 +48,16 @@ def sign_key_set(
     )
     KeyRing.from_message(message)
     return envelope.sign(message.SerializeToString(), envelope.KEY_SET, root)
+
+
+def read_key_set_file(path: Path) -> envelope_pb2.Envelope:
+    """Read the signed key set that `coin keygen` wrote.
+
+    Raises:
+        InvalidInputError: The file cannot be read.
+        StatementError: It is not an envelope.
+    """
+    return parse(envelope_pb2.Envelope, read_file(path))
 
 
 def pinned(owner: str, keys: Iterable[VerificationKey]) -> KeyRing:

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from coin_protocol.errors import InvalidInputError, LimitError
+from coin_protocol.files import replace_file
 from coin_protocol.keys import read_time
 from coin_protocol.limits import (
     FLIP_CHAIN_LENGTH,
@@ -68,37 +69,17 @@ def to_json(message: pb.Receipt | pb.Bundle) -> str:
     return text
 
 
-def read_file(path: Path) -> bytes:
-    """Read a receipt or bundle file.
-
-    Raises:
-        InvalidInputError: It cannot be read.
-        LimitError: It is larger than any such file may be.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            msg = f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read"
-            raise LimitError(msg)
-        return path.read_bytes()
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise InvalidInputError(msg) from error
-
-
 def write_file(path: Path, message: pb.Receipt | pb.Bundle) -> None:
     """Write a receipt or bundle: JSON if the name ends in `.json`, else protobuf.
+
+    The file is readable by its owner only, and replaced as a whole or not at all.
 
     Raises:
         InvalidInputError: The file cannot be written.
     """
     as_json = path.suffix == ".json"
     raw = to_json(message).encode() if as_json else message.SerializeToString()
-    try:
-        path.write_bytes(raw)
-    except OSError as error:
-        msg = f"cannot write {path}: {error.strerror}"
-        raise InvalidInputError(msg) from error
+    replace_file(path, raw)
 
 
 def check_receipt(receipt: pb.Receipt) -> None:

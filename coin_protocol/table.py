@@ -6,8 +6,8 @@ folder, memory-mapped, and checked against the profile's root whenever it is loa
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -22,6 +22,7 @@ from platformdirs import user_cache_path
 from coin_protocol.embedding import TextEmbedder, embed_pieces
 from coin_protocol.encoding import FP_TAG
 from coin_protocol.errors import ModelMismatchError, VerificationError
+from coin_protocol.files import replace_file
 from coin_protocol.merkle import IncrementalTree, leaf_hash
 from coin_protocol.quantise import quantise, row_bytes
 from coin_protocol.tokenizer import Tokenizer, token_text
@@ -158,16 +159,10 @@ def load_table(
 
 
 def write_rows(path: Path, rows: npt.NDArray[np.uint8]) -> None:
-    """Write rows to `path` so that no reader ever sees half of them."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, rows, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    """Write rows to `path` as a `.npy` file, as a whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    replace_file(path, buffer.getbuffer())
 
 
 def _read(path: Path, profile: profile_pb2.Profile) -> TokenTable:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coin_protocol import draw, envelope, statements
+from coin_protocol.clock import SteadyClock
 from coin_protocol.embedding import window_dimension
 from coin_protocol.encoding import digest
 from coin_protocol.errors import (
@@ -24,7 +25,6 @@ from coin_protocol.quantise import row_bytes
 from coin_protocol.table import TokenTable
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2
-from provider_sdk.clock import SteadyClock
 from provider_sdk.record import SessionRecord
 
 M = TypeVar("M")

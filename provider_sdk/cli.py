@@ -17,7 +17,6 @@ from coin_protocol.cli.common import (
     table_models,
     tls_files,
 )
-from coin_protocol.receipt import read_file
 
 app = typer.Typer(help="The provider's side.", no_args_is_help=True)
 
@@ -47,16 +46,14 @@ def serve(
     Sessions are kept in memory: they, and what was opened of them, are gone at exit. Prints
     one JSON line with the port once it serves.
     """
-    from coin_protocol.keyset import pinned_verifiers
+    from coin_protocol.keyset import pinned_verifiers, read_key_set_file
     from coin_protocol.signer import signer_from_uri
-    from coin_protocol.statements import parse
-    from coin_protocol.v1 import envelope_pb2
     from provider_sdk.provider import Provider
     from provider_sdk.replay import Replay, read_traces, shipped_traces
     from provider_sdk.replay.server import serve_replays
 
     chosen = shipped_traces() if traces is None else read_traces(traces)
-    key_set = parse(envelope_pb2.Envelope, read_file(keys / "keyset.binpb"))
+    key_set = read_key_set_file(keys / "keyset.binpb")
     with table_models(load_profile(profile)) as models:
         _ = models.table
     with Provider(

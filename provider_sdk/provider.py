@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coin_protocol import envelope, statements
+from coin_protocol.clock import SteadyClock
 from coin_protocol.embedding import quantised_windows, window_texts
 from coin_protocol.encoding import digest
 from coin_protocol.errors import (
@@ -29,7 +30,6 @@ from coin_protocol.signer import Signer
 from coin_protocol.table import TokenTable
 from coin_protocol.v1 import envelope_pb2, opening_pb2, statements_pb2
 from provider_sdk.answering import Answerer
-from provider_sdk.clock import SteadyClock
 from provider_sdk.record import MemoryStore, SessionRecord, SessionStore
 from provider_sdk.session import Session
 

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report, Trust, run_checks
+from coin_protocol.clock import wall_time
 from coin_protocol.embedding import Vectors, block_embedding, embed_texts, window_dimension
 from coin_protocol.errors import (
     InvalidInputError,
@@ -20,6 +21,8 @@ from coin_protocol.errors import (
     UnknownCommitmentError,
 )
 from coin_protocol.exposure import affordable
+from coin_protocol.keys import read_time
+from coin_protocol.keyset import stamp
 from coin_protocol.limits import CHALLENGE_NONCE_BYTES
 from coin_protocol.memory import EvidenceMemory, InMemoryEvidence
 from coin_protocol.models import Models
@@ -233,11 +236,8 @@ class Auditor:
         return entry
 
     def _deadline(self) -> Timestamp:
-        stamp = Timestamp()
-        stamp.GetCurrentTime()
-        seconds = self._policy.deadline_seconds
-        stamp.FromDatetime(stamp.ToDatetime() + timedelta(seconds=seconds))
-        return stamp
+        end = read_time(wall_time()) + timedelta(seconds=self._policy.deadline_seconds)
+        return stamp(end)
 
     def _across_sessions(self, case: Case) -> list[str]:
         """Note opened blocks that other sessions of this provider showed, and keep these."""

@@ -10,6 +10,7 @@ import typer
 
 from coin_protocol.cli.common import (
     ERR,
+    OUT,
     JsonOption,
     PolicyOption,
     ProfileOption,
@@ -26,7 +27,8 @@ from coin_protocol.cli.common import (
 )
 from coin_protocol.cli.offline import print_verdict
 from coin_protocol.errors import InvalidInputError
-from coin_protocol.receipt import read_file, read_receipt, write_file
+from coin_protocol.files import read_file
+from coin_protocol.receipt import read_receipt, write_file
 from coin_protocol.v1 import receipt_pb2
 
 if TYPE_CHECKING:
@@ -74,6 +76,19 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     raise typer.Exit(exit_code(verdict.outcome))
 
 
+def ask(
+    question: Annotated[str, typer.Argument(help="A trace's id or question, like math-01.")],
+    provider: Annotated[str, typer.Option(help="HOST:PORT of `coin provider serve`.")],
+    out: Annotated[Path, typer.Option(help="Receipt to write; JSON if it ends in .json.")],
+    model: Annotated[str, typer.Option(help="Name of the replayed model.")] = "replay",
+    tls: TlsOption = None,
+) -> None:
+    """Ask a provider that replays traces, print the answer, keep the receipt."""
+    receipt = asyncio.run(_ask(provider, model, question, tls))
+    write_file(out, receipt)
+    OUT.print(receipt.answer.decode(errors="replace"), markup=False, highlight=False)
+
+
 @app.command()
 def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     key: KeyOption,
@@ -93,6 +108,16 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     auditor = _auditor(name, key, root, profile, policy)
     targets = dict(_named_target(value) for value in provider)
     asyncio.run(_serve(auditor, targets, listen, tls, timeout))
+
+
+async def _ask(
+    target: str, model: str, question: str, tls: tuple[Path, Path, Path] | None
+) -> receipt_pb2.Receipt:
+    from coin_protocol.transport import open_channel
+    from verifier_sdk.replay_client import ask_replay
+
+    async with open_channel(target, tls_files(tls)) as channel:
+        return await ask_replay(channel, model=model, question=question)
 
 
 async def _audit(

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from coin_protocol import transport
+from coin_protocol.clock import wall_time
 from coin_protocol.errors import PeerUnavailableError, UnknownCommitmentError
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from coin_protocol.v1 import provider_service_pb2 as pb
@@ -99,7 +99,7 @@ class ProviderClient:
 
         A call that did not reach the provider is sent again until the timeout.
         """
-        entry = receipt_pb2.Round(challenge=challenge, sent_at=_now())
+        entry = receipt_pb2.Round(challenge=challenge, sent_at=wall_time())
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         while True:
@@ -119,7 +119,7 @@ class ProviderClient:
                     entry.no_answer = error.code().name
             else:
                 entry.opening.CopyFrom(opening)
-            entry.received_at.CopyFrom(_now())
+            entry.received_at.CopyFrom(wall_time())
             return entry
 
     async def _ask(
@@ -142,9 +142,3 @@ class ProviderClient:
 def _unavailable(target: str, error: aio.AioRpcError) -> PeerUnavailableError:
     msg = f"the provider at {target} did not answer ({error.code().name}); try again later"
     return PeerUnavailableError(msg)
-
-
-def _now() -> Timestamp:
-    stamp = Timestamp()
-    stamp.GetCurrentTime()
-    return stamp

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coin_protocol.clock import SteadyClock
 from coin_protocol.receipt import RECEIPT_FORMAT, check_receipt
 from coin_protocol.v1 import envelope_pb2, receipt_pb2, statements_pb2
 
@@ -20,16 +20,17 @@ class Recorder:
         *,
         request: bytes,
         client_nonce: bytes | None = None,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         """Note the time of sending.
 
         Args:
             request: Exact bytes of the request.
             client_nonce: What the request carried; 32 random bytes by default.
-            clock: Nanoseconds since 1970, by the client's own clock.
+            clock: Nanoseconds since 1970, by the client's own clock; by default one that
+                never runs backwards.
         """
-        self._clock = clock
+        self._clock = SteadyClock().nanoseconds if clock is None else clock
         self.client_nonce = secrets.token_bytes(32) if client_nonce is None else client_nonce
         self._receipt = receipt_pb2.Receipt(
             format=RECEIPT_FORMAT,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report
+from coin_protocol.clock import wall_time
 from coin_protocol.errors import VerificationError
 from coin_protocol.signer import Signer
 from coin_protocol.tiers import earned_tiers, untimed_reason
@@ -37,8 +36,7 @@ def make_verdict(
         policy_sha256=case.policy.digest,
         verifier=verifier,
         checks=report.results,
-        reasons=notes,
-        decided_at=_now(),
+        decided_at=wall_time(),
     )
     try:
         _describe(verdict, case, report)
@@ -48,11 +46,13 @@ def make_verdict(
         verdict.tiers[:] = [pb.TIER_ASSERTED]
     if judgement is not None:
         verdict.scores.extend(judgement.scores)
-        verdict.reasons.append(judgement.reason)
+        verdict.reasons.append(_sentence(judgement.reason))
+    verdict.reasons.extend(notes)
     if report.failed is not None:
         verdict.outcome = report.outcome
         verdict.fault = report.fault
-        verdict.reasons.append(f"{report.failed.code}: {report.detail}. {report.failed.advice}")
+        verdict.reasons.append(f"{report.failed.code}: {report.detail}.")
+        verdict.reasons.append(report.failed.advice)
     elif judgement is not None:
         verdict.outcome = judgement.outcome
         if judgement.outcome == pb.OUTCOME_FAIL:
@@ -85,7 +85,5 @@ def _describe(verdict: pb.Verdict, case: Case, report: Report) -> None:
         verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
 
 
-def _now() -> Timestamp:
-    stamp = Timestamp()
-    stamp.GetCurrentTime()
-    return stamp
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -23,11 +23,11 @@ from coin_protocol.errors import (
     TryLaterError,
     VerificationError,
 )
+from coin_protocol.files import read_file
 from coin_protocol.keys import VerificationKey
 from coin_protocol.keyset import ROOT_KEY_NAME
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
-from coin_protocol.receipt import read_file
 from coin_protocol.v1 import receipt_pb2
 
 if TYPE_CHECKING:
@@ -120,15 +120,18 @@ def table_models(profile: Profile, **paths: Path | None) -> Iterator[Models]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True) as progress:
-        task = progress.add_task(
-            "building the token table (once for this machine)", total=None, visible=False
-        )
+    progress = Progress(*columns, console=ERR, transient=True)
+    task = progress.add_task("building the token table (once for this machine)", total=None)
 
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, visible=True)
+    def show(done: int, total: int) -> None:
+        # Started here, so that nothing is drawn where the table is cached.
+        progress.start()
+        progress.update(task, completed=done, total=total)
 
+    try:
         yield Models(profile, progress=show, **paths)
+    finally:
+        progress.stop()
 
 
 def print_json(document: object) -> None:
@@ -180,6 +183,10 @@ def guarded(run: Callable[[], object]) -> int:
             raise
         ERR.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return _code_of(error)
+    except ModuleNotFoundError as error:
+        msg = f"this command needs {error.name}: install coin-audit\\[provider,verifier]"
+        ERR.print(f"[bold red]error:[/] {msg}", highlight=False, soft_wrap=True)
+        return WRONG_USAGE
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

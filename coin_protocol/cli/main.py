@@ -27,12 +27,26 @@ def build() -> typer.Typer:
     offline.add_to(app)
     setup.add_to(app)
     for entry in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
-        command = entry.load()
+        try:
+            command = entry.load()
+        except ModuleNotFoundError as error:
+            _add_missing(app, entry.name, str(error.name))
+            continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
     return app
+
+
+def _add_missing(app: typer.Typer, name: str, module: str) -> None:
+    """Add a command that says what to install, where its package lacks an extra."""
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+    def explain() -> None:
+        raise ModuleNotFoundError(name=module)
+
+    app.command(name, help=f"Not installed: needs {module}.", context_settings=settings)(explain)
 
 
 def main() -> None:

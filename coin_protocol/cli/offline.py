@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
 from coin_protocol.checks import CHECKS, Case, Trust, run_checks
@@ -29,10 +31,11 @@ from coin_protocol.cli.common import (
     tier_name,
 )
 from coin_protocol.errors import MissingDependencyError
+from coin_protocol.files import read_file
 from coin_protocol.keyset import pinned, pinned_verifiers
 from coin_protocol.models import Models
 from coin_protocol.offline import verify_bundle
-from coin_protocol.receipt import read_bundle, read_file, read_receipt
+from coin_protocol.receipt import read_bundle, read_receipt
 from coin_protocol.statements import parse
 from coin_protocol.v1 import receipt_pb2
 
@@ -209,13 +212,17 @@ def _show(digest: bytes, document: dict[str, object], *, as_json: bool) -> None:
     OUT.print_json(data=document)
 
 
-def _print_checks(results: tuple[receipt_pb2.CheckResult, ...]) -> None:
+def _print_checks(results: Sequence[receipt_pb2.CheckResult]) -> None:
+    """Print the checks that ran; those without evidence are only counted."""
     claims = {check.code: check.claim for check in CHECKS}
     marks = {
         receipt_pb2.CHECK_STATUS_PASSED: "[green]passed[/]",
         receipt_pb2.CHECK_STATUS_FAILED: "[red]FAILED[/]",
     }
-    table = Table("check", "", "claim")
-    for result in results:
-        table.add_row(result.code, marks.get(result.status, "[dim]-[/]"), claims[result.code])
+    table = Table("check", "", "claim", box=box.SIMPLE_HEAD)
+    ran = [result for result in results if result.status in marks]
+    for result in ran:
+        table.add_row(result.code, marks[result.status], claims[result.code])
     OUT.print(table)
+    if len(ran) < len(results):
+        OUT.print(f"{len(results) - len(ran)} more checks had no evidence to look at.")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
 from coin_protocol.cli.common import (
     ERR,
@@ -49,38 +51,44 @@ def demo(
 
 
 async def _show(folder: Path, *, keep: bool, as_json: bool) -> bool:
-    from rich.table import Table
+    from rich.live import Live
 
     from coin_protocol.demo.run import play
 
-    table = Table(
-        "scenario",
-        "verdict",
-        "evidence tier",
-        "decided by",
-        "tokens",
-        "blocks",
-        "time",
-        title="opened: tokens, block embeddings",
-    )
+    table = _table()
     good = True
-    with ERR.status("starting a provider and a verifier") as status:
+    # A quiet console where JSON is wanted: standard output is for the objects alone.
+    with Live(table, console=ERR if as_json else OUT, transient=as_json) as live:
         async for played in play(folder):
             good &= played.as_expected
-            status.update(f"{played.scenario.title}: {played.outcome}")
+            table.add_row(*_row(played))
+            live.refresh()
+            if as_json:
+                print_json(_document(played))
             if keep:
                 name = played.scenario.title.replace(" ", "-").replace("'", "")
                 write_file(folder / f"{name}.bundle.json", played.bundle)
                 write_file(folder / f"{name}.receipt.json", played.bundle.receipt)
-            if as_json:
-                print_json(_document(played))
-            else:
-                table.add_row(*_row(played))
-    if not as_json:
-        OUT.print(table)
-        if keep:
-            OUT.print(f"keys, logs, receipts and bundles: {folder}", soft_wrap=True)
+        table.caption = "tokens, blocks: ids and block embeddings that the verifier saw"
+    if keep and not as_json:
+        OUT.print(f"keys, logs, receipts and bundles: {folder}", soft_wrap=True)
     return good
+
+
+def _table() -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="starting a provider and a verifier …",
+        caption_justify="left",
+    )
+    table.add_column("scenario", min_width=20)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("tier", no_wrap=True)
+    table.add_column("decided by", no_wrap=True)
+    for name in ("tokens", "blocks", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _document(played: Played) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def _row(played: Played) -> tuple[str, ...]:
         played.scenario.title,
         f"[{colour}]{played.outcome}[/]{mark}",
         tier_name(played.verdict.tier),
-        ", ".join(played.failed_checks) or "all checks and the cosine rule",
+        ", ".join(played.failed_checks) or "every check",
         str(exposure.tokens),
         str(exposure.block_embeddings),
         f"{played.seconds:.1f} s",

@@ -8,12 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from coin_protocol.cli.common import print_json, quiet_models
-from coin_protocol.keyset import pinned_verifiers
+from coin_protocol.keyset import pinned_verifiers, read_key_set_file
 from coin_protocol.models import Models
 from coin_protocol.profile import Profile
 from coin_protocol.signer import signer_from_uri
-from coin_protocol.statements import parse
-from coin_protocol.v1 import envelope_pb2
 
 
 def main() -> None:
@@ -40,7 +38,7 @@ def main() -> None:
             provider = liar.provider(
                 name=options.name,
                 signer=signer_from_uri(f"file:{options.keys / 'key.pem'}", options.name),
-                key_set=parse(envelope_pb2.Envelope, (options.keys / "keyset.binpb").read_bytes()),
+                key_set=read_key_set_file(options.keys / "keyset.binpb"),
                 models=models,
                 verifiers=pinned_verifiers({options.verifier: options.verifier_key.read_bytes()}),
             )

@@ -21,12 +21,10 @@ from coin_protocol.demo.scenarios import SCENARIOS, Scenario
 from coin_protocol.errors import TryLaterError
 from coin_protocol.statements import read_verdict
 from coin_protocol.v1 import receipt_pb2
-from coin_protocol.v1 import replay_service_pb2 as replay_pb
-from coin_protocol.v1 import replay_service_pb2_grpc as replay_grpc
 from coin_protocol.v1 import verifier_service_pb2 as verifier_pb
 from coin_protocol.v1 import verifier_service_pb2_grpc as verifier_grpc
 from provider_sdk.replay.traces import Trace, shipped_traces
-from verifier_sdk.recorder import Recorder
+from verifier_sdk.replay_client import ask_replay
 
 PROVIDER: Final = "demo-provider"
 VERIFIER: Final = "demo-verifier"
@@ -96,69 +94,51 @@ async def play(folder: Path) -> AsyncIterator[Played]:
             transport.open_channel(f"127.0.0.1:{ports[1]}", None) as to_verifier,
         ):
             traces = shipped_traces()
-            for number, scenario in enumerate(SCENARIOS):
-                trace = traces[number % len(traces)]
-                yield await _play(scenario, trace, to_provider, to_verifier)
+            pairs = [(scenario, traces[n % len(traces)]) for n, scenario in enumerate(SCENARIOS)]
+            # While one reply is audited the next is generated: that is two other processes.
+            asked = asyncio.create_task(_ask(*pairs[0], to_provider))
+            for number, (scenario, trace) in enumerate(pairs):
+                receipt, asking = await asked
+                if number + 1 < len(pairs):
+                    asked = asyncio.create_task(_ask(*pairs[number + 1], to_provider))
+                bundle, auditing = await _audit(receipt, to_verifier)
+                verdict = read_verdict(bundle.verdict.payload)
+                yield Played(scenario, trace, verdict, bundle, asking + auditing)
 
 
-async def _play(
-    scenario: Scenario, trace: Trace, to_provider: aio.Channel, to_verifier: aio.Channel
-) -> Played:
+async def _ask(
+    scenario: Scenario, trace: Trace, channel: aio.Channel
+) -> tuple[receipt_pb2.Receipt, float]:
+    """Ask the model, as a client that keeps what it sees and when. Also gives the seconds."""
     start = time.perf_counter()
-    try:
-        receipt = await _ask(scenario, trace, to_provider)
-        if scenario.tamper is not None:
-            scenario.tamper(receipt)
-        bundle = await _audit(receipt, to_verifier)
-    except aio.AioRpcError as error:
-        msg = f"{scenario.title}: a process stopped answering ({error.code().name})"
-        raise TryLaterError(msg) from error
-    verdict = read_verdict(bundle.verdict.payload)
-    return Played(scenario, trace, verdict, bundle, time.perf_counter() - start)
+    receipt = await ask_replay(channel, model=scenario.model, question=trace.question)
+    if scenario.tamper is not None:
+        scenario.tamper(receipt)
+    return receipt, time.perf_counter() - start
 
 
-async def _ask(scenario: Scenario, trace: Trace, channel: aio.Channel) -> receipt_pb2.Receipt:
-    """Ask the model, as a client that keeps what it sees and when."""
-    request = json.dumps(
-        {"model": scenario.model, "messages": [{"role": "user", "content": trace.question}]}
-    ).encode()
-    recorder = Recorder(request=request)
-    stream = replay_grpc.ReplayServiceStub(channel).Generate(
-        replay_pb.GenerateRequest(
-            model=scenario.model, request=request, client_nonce=recorder.client_nonce
-        ),
-        timeout=_CALL_SECONDS,
-    )
-    async for event in stream:
-        if event.HasField("checkpoint"):
-            recorder.checkpoint(event.checkpoint)
-        elif event.HasField("answer_delta"):
-            recorder.answer_delta(event.answer_delta)
-        else:
-            return recorder.finish(
-                commitment=event.final.commitment,
-                key_set=event.final.key_set,
-                billed=event.final.usage,
-            )
-    msg = "the reply ended without a commitment"
-    raise TryLaterError(msg)
-
-
-async def _audit(receipt: receipt_pb2.Receipt, channel: aio.Channel) -> receipt_pb2.Bundle:
+async def _audit(
+    receipt: receipt_pb2.Receipt, channel: aio.Channel
+) -> tuple[receipt_pb2.Bundle, float]:
+    """Have a receipt audited. Also gives the seconds."""
+    start = time.perf_counter()
     stub = verifier_grpc.VerifierServiceStub(channel)
-    submitted = await stub.SubmitReceipt(
-        verifier_pb.SubmitReceiptRequest(receipt=receipt), timeout=_CALL_SECONDS
-    )
-    audit_id = submitted.audit_id
-    await stub.RunAudit(verifier_pb.RunAuditRequest(audit_id=audit_id), timeout=_CALL_SECONDS)
-    watch = stub.WatchAudit(verifier_pb.WatchAuditRequest(audit_id=audit_id), timeout=_CALL_SECONDS)
-    async for reply in watch:
-        if reply.audit.state == verifier_pb.AUDIT_STATE_DECIDED:
-            return reply.audit.bundle
-        if reply.audit.state == verifier_pb.AUDIT_STATE_ERROR:
-            raise TryLaterError(reply.audit.error)
-    msg = "the audit ended without a verdict"
-    raise TryLaterError(msg)
+    try:
+        submitted = await stub.SubmitReceipt(
+            verifier_pb.SubmitReceiptRequest(receipt=receipt), timeout=_CALL_SECONDS
+        )
+        run = verifier_pb.RunAuditRequest(audit_id=submitted.audit_id)
+        await stub.RunAudit(run, timeout=_CALL_SECONDS)
+        watch = verifier_pb.WatchAuditRequest(audit_id=submitted.audit_id)
+        async for reply in stub.WatchAudit(watch, timeout=_CALL_SECONDS):
+            audit = reply.audit
+    except aio.AioRpcError as error:
+        msg = f"the verifier stopped answering ({error.code().name})"
+        raise TryLaterError(msg) from error
+    if audit.state != verifier_pb.AUDIT_STATE_DECIDED:
+        msg = f"the audit ended without a verdict: {audit.error}"
+        raise TryLaterError(msg)
+    return audit.bundle, time.perf_counter() - start
 
 
 @asynccontextmanager

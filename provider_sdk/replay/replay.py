@@ -39,7 +39,7 @@ class Replay:
         """Answer the questions of `traces` at a steady decode rate."""
         self.provider = provider
         self.tokenizer = provider.tokenizer
-        self._traces = {trace.question: trace for trace in traces}
+        self._traces = {name: trace for trace in traces for name in (trace.id, trace.question)}
         self._rate = tokens_per_second
 
     async def stream(
@@ -95,7 +95,7 @@ class Replay:
         )
 
     def find(self, request: bytes) -> Trace:
-        """Return the trace that a chat request asks for.
+        """Return the trace that a chat request asks for, by its question or its id.
 
         Raises:
             InvalidInputError: It is no chat request, or asks something else.
@@ -108,7 +108,8 @@ class Replay:
         try:
             return self._traces[question]
         except (KeyError, TypeError):
-            msg = "no trace answers this question; ask one of those that were loaded"
+            known = ", ".join(sorted({trace.id for trace in self._traces.values()}))
+            msg = f"no trace answers this; ask by id: {known}"
             raise InvalidInputError(msg) from None
 
     async def _paced(self, items: Sequence[T]) -> AsyncIterator[Sequence[T]]:

@@ -1,4 +1,4 @@
-"""A wall clock that never runs backwards within a process."""
+"""Clocks that date statements and receipts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 class SteadyClock:
-    """Wall time at creation, carried on by the monotonic clock.
+    """Wall time at creation, carried on by the monotonic clock: it never runs backwards.
 
     A wall clock that is set back in the middle of a reply would date checkpoints wrongly.
     """
@@ -17,8 +17,19 @@ class SteadyClock:
         """Read both clocks."""
         self._offset = time.time_ns() - time.monotonic_ns()
 
+    def nanoseconds(self) -> int:
+        """Return nanoseconds since 1970."""
+        return self._offset + time.monotonic_ns()
+
     def now(self) -> Timestamp:
         """Return the time, to the microsecond."""
         stamp = Timestamp()
-        stamp.FromMicroseconds((self._offset + time.monotonic_ns()) // 1000)
+        stamp.FromMicroseconds(self.nanoseconds() // 1000)
         return stamp
+
+
+def wall_time() -> Timestamp:
+    """Return the wall clock's time."""
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp

@@ -1,0 +1,49 @@
+"""Read files within limits, and write them so that no reader ever sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from coin_protocol.errors import InvalidInputError, LimitError
+from coin_protocol.limits import MAX_FILE_BYTES
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        InvalidInputError: It cannot be read.
+        LimitError: It is larger than any file of the protocol may be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            msg = f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read"
+            raise LimitError(msg)
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise InvalidInputError(msg) from error
+
+
+def replace_file(path: Path, raw: bytes | memoryview) -> None:
+    """Write a file as a whole or not at all; only its owner can read it.
+
+    Raises:
+        InvalidInputError: It cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}"
+        raise InvalidInputError(msg) from error
