@@ -23,7 +23,7 @@ test: $(VENV)/.dev  ## All tests, with coverage of coin_protocol
 	$(BIN)/python -m coverage report
 
 bench: $(VENV)/.dev  ## One JSON line a claim; PYMERKLE=1 installs the GPL peer for one of them
-	$(if $(PYMERKLE),$(PIP) 'pymerkle>=6,<8')
+	$(if $(PYMERKLE),$(PIP) 'pymerkle>=7,<8')
 	$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev proto-check  ## Formatting, lint, layers, types, drift of generated files

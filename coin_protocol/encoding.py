@@ -34,7 +34,15 @@ WHOLE_TAG: Final = tag("coin.whole.v1")
 KEY_TAG: Final = tag("coin.key.v1")
 PROJECTION_TAG: Final = tag("coin.projection.v1")
 
-_TOKEN_LEAF_BYTES: Final = len(TOKEN_TAG) + SESSION_ID_BYTES + 4 + 4 + TOKEN_SALT_BYTES + HASH_BYTES
+# 0x00 and the data of a token leaf, as numpy lays them out. "V" keeps trailing zero bytes.
+_TOKEN_LEAF: Final = np.dtype(
+    [
+        ("head", f"V{1 + len(TOKEN_TAG) + SESSION_ID_BYTES + 4}"),
+        ("position", ">u4"),
+        ("salt", f"V{TOKEN_SALT_BYTES}"),
+        ("fp", f"V{HASH_BYTES}"),
+    ]
+)
 
 
 def digest(payload: bytes) -> bytes:
@@ -71,18 +79,21 @@ def token_leaf_hashes(
         session_id: 16 bytes.
         block: Index of the block.
         salts: 16 bytes for each token, in order.
-        fingerprints: uint8, shape (tokens, 32).
+        fingerprints: uint8, shape (tokens, 32), one token at least.
+
+    Raises:
+        ValueError: Salts or session id have another length.
     """
     tokens = len(fingerprints)
-    prefix = b"\x00" + TOKEN_TAG + session_id + struct.pack(">I", block)
-    at = len(prefix)
-    leaves = np.empty((tokens, 1 + _TOKEN_LEAF_BYTES), np.uint8)
-    leaves[:, :at] = np.frombuffer(prefix, np.uint8)
-    leaves[:, at : at + 4] = np.arange(tokens, dtype=">u4").view(np.uint8).reshape(tokens, 4)
-    salt_end = at + 4 + TOKEN_SALT_BYTES
-    leaves[:, at + 4 : salt_end] = np.frombuffer(salts, np.uint8).reshape(tokens, -1)
-    leaves[:, salt_end:] = fingerprints
-    pieces = struct.unpack(f"{leaves.shape[1]}s" * tokens, leaves.data)
+    if len(salts) != tokens * TOKEN_SALT_BYTES or len(session_id) != SESSION_ID_BYTES:
+        msg = f"{len(salts)} bytes of salts and {len(session_id)} of session id, {tokens} tokens"
+        raise ValueError(msg)
+    leaves = np.empty(tokens, _TOKEN_LEAF)
+    leaves["head"] = np.void(b"\x00" + TOKEN_TAG + session_id + struct.pack(">I", block))
+    leaves["position"] = np.arange(tokens)
+    leaves["salt"] = np.frombuffer(salts, leaves["salt"].dtype)
+    leaves["fp"] = np.ascontiguousarray(fingerprints).view(leaves["fp"].dtype).ravel()
+    pieces = struct.unpack(f"{_TOKEN_LEAF.itemsize}s" * tokens, leaves.data)
     return [sha256(piece).digest() for piece in pieces]
 
 

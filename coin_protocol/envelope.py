@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from coin_protocol.errors import LimitError, SignatureError
+from coin_protocol.errors import SignatureError
 from coin_protocol.keys import KeyRing, ListedKey, VerificationKey
 from coin_protocol.limits import MAX_SIGNATURES, MAX_STATEMENT_BYTES
 from coin_protocol.signer import Signer
@@ -53,8 +53,7 @@ def verify_with_key(envelope: pb.Envelope, payload_type: str, key: VerificationK
     """Return the payload, if the pinned `key` signed it as `payload_type`.
 
     Raises:
-        SignatureError: It did not.
-        LimitError: The envelope is larger than any statement may be.
+        SignatureError: It did not, or the envelope is larger than any statement may be.
     """
     always = ListedKey(key, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
     verify(envelope, payload_type, KeyRing(key.name, [always]))
@@ -67,8 +66,8 @@ def verify(envelope: pb.Envelope, payload_type: str, ring: KeyRing) -> ListedKey
     Windows are the caller's to check, at the time that the statement gives.
 
     Raises:
-        SignatureError: No listed key signed it, or a listed key's signature is wrong.
-        LimitError: The envelope is larger than any statement may be.
+        SignatureError: No listed key signed it, a listed key's signature is wrong, or the
+            envelope is larger than any statement may be.
     """
     data = _signed_bytes(envelope, payload_type)
     wrong: SignatureError | None = None
@@ -98,7 +97,7 @@ def _signed_bytes(envelope: pb.Envelope, payload_type: str) -> bytes:
             f"an envelope with {len(envelope.payload)} bytes and {len(envelope.signatures)} "
             f"signatures; at most {MAX_STATEMENT_BYTES} and {MAX_SIGNATURES} are read"
         )
-        raise LimitError(msg)
+        raise SignatureError(msg)
     return pre_authentication_encoding(payload_type, envelope.payload)
 
 

@@ -103,6 +103,7 @@ def affordable(
 
     (0, 0) when nothing more can be opened.
     """
+    blocks = min(blocks, caps.total_blocks)
     if caps.block_embeddings < caps.total_blocks:
         blocks = min(blocks, caps.block_embeddings - len(ledger.block_embeddings))
     if caps.tokens < caps.total_tokens:

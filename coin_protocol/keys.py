@@ -24,9 +24,11 @@ ECDSA_P256: Final = pb.KEY_ALGORITHM_ECDSA_P256_SHA256
 PublicKeyObject = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 
 _P: Final = 2**255 - 19
-# y coordinates of the points of order 1, 2, 4 and 8 on edwards25519 (RFC 7748 section 6.1
-# asks for the like of X25519): a signature under such a key verifies for many messages.
-_ORDER_8: Final = 2707385501144840649318225287225658788936804267575313519463743609750303021802
+# y coordinates of the points of order 1, 2, 4 and 8 on edwards25519, and those that some
+# decoders reduce to them: a signature under such a key verifies for many messages.
+_ORDER_8: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
 _SMALL_ORDER_Y: Final = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8, _P, _P + 1})
 
 
@@ -53,7 +55,12 @@ class VerificationKey:
         except (ValueError, UnsupportedAlgorithm) as error:
             msg = f"public key {name!r} is not a DER SubjectPublicKeyInfo"
             raise InvalidInputError(msg) from error
-        return cls.from_key(name, key)
+        found = cls.from_key(name, key)
+        if found.spki != spki:
+            # One key in two encodings would have two ids.
+            msg = f"public key {name!r} is not in the one DER form of its key"
+            raise InvalidInputError(msg)
+        return found
 
     @classmethod
     def from_pem(cls, name: str, pem: bytes) -> VerificationKey:
@@ -176,6 +183,9 @@ class KeyRing:
             key = VerificationKey.from_spki(entry.name, entry.spki)
             if key.algorithm != entry.algorithm:
                 msg = f"key {entry.name!r} is listed under another algorithm than its own"
+                raise InvalidInputError(msg)
+            if not entry.HasField("not_before") or not entry.HasField("not_after"):
+                msg = f"key {entry.name!r} has no validity window"
                 raise InvalidInputError(msg)
             window = ListedKey(
                 key,

@@ -67,5 +67,8 @@ MAX_SIGNATURES: Final = 16
 MAX_CHECKPOINTS: Final = MAX_BLOCKS
 """At most one for each full block."""
 
+CLOCK_SKEW_SECONDS: Final = 300
+"""By how much a provider lets a verifier's clock lag behind its own: as the default policy."""
+
 MAX_ROUNDS: Final = FLIP_CHAIN_LENGTH
 """Every round uses a link of the chain."""

@@ -208,7 +208,7 @@ class IncrementalTree:
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
         """Add leaf hashes, 32 bytes each, in order."""
-        self._levels[0].extend(leaf_hashes)
+        self._levels[0].extend(list(leaf_hashes))
         depth = 0
         while len(self._levels[depth]) > 1:
             if depth + 1 == len(self._levels):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Final
 
 from coin_protocol import envelope, statements
-from coin_protocol.checks import Case, Report, Trust, run_checks
+from coin_protocol.checks import CHECKS, Case, Check, Report, Trust, run_checks
 from coin_protocol.embedding import TextEmbedder
 from coin_protocol.errors import InvalidInputError, VerificationError
 from coin_protocol.profile import Policy, Profile
-from coin_protocol.tiers import earned_tiers
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import receipt_pb2
+from coin_protocol.verdict import deterministic_verdict
+
+_NEED_MODELS: Final = frozenset({"WHOLE_TEXT", "WHOLE_EMBEDDING"})
+_RAN: Final = (receipt_pb2.CHECK_STATUS_PASSED, receipt_pb2.CHECK_STATUS_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,11 @@ def verify_bundle(
         InvalidInputError: The verdict is under another profile or policy, or the verifier's
             part of the bundle is malformed.
     """
-    envelope.verify(bundle.verdict, envelope.VERDICT, trust.verifiers)
+    listed = envelope.verify(bundle.verdict, envelope.VERDICT, trust.verifiers)
     verdict = statements.read_verdict(bundle.verdict.payload)
+    if verdict.verifier != listed.key.name:
+        msg = f"{listed.key.name!r} signed a verdict in the name of {verdict.verifier!r}"
+        raise VerificationError(msg)
     for what, found, wanted in (
         ("profile", verdict.profile_sha256, profile.digest),
         ("policy", verdict.policy_sha256, policy.digest),
@@ -74,44 +82,78 @@ def verify_bundle(
         whole_rounds=tuple(bundle.whole_rounds),
         installed=installed,
     )
-    if verdict.commitment_sha256 != case.commitment_sha256:
-        msg = "the verdict is on another commitment than the receipt's"
-        raise VerificationError(msg)
     report = run_checks(case)
-    unchecked = _compare(verdict, report)
-    if report.failed is None and not unchecked and not _failed(verdict):
-        tiers = earned_tiers(case, report)
-        if list(verdict.tiers) != tiers:
-            names = ", ".join(map(receipt_pb2.Tier.Name, tiers))
-            msg = f"the evidence earns the tiers {names}; the verdict claims others"
-            raise VerificationError(msg)
+    assumed, unchecked = _with_claims(case, report, verdict)
+    _compare(verdict, deterministic_verdict(case, assumed), judged=assumed.failed is None)
     return Rechecked(verdict, report, unchecked)
 
 
-def _failed(verdict: receipt_pb2.Verdict) -> list[str]:
-    failed = receipt_pb2.CHECK_STATUS_FAILED
-    return [result.code for result in verdict.checks if result.status == failed]
+def _with_claims(
+    case: Case, report: Report, verdict: receipt_pb2.Verdict
+) -> tuple[Report, tuple[str, ...]]:
+    """Fill in, from the verdict, what only a reader with models can check.
+
+    Returns:
+        The report as it would be if those claims are true, and their codes.
+    """
+    if case.installed is not None or not case.whole_rounds:
+        return report, ()
+    claims = {result.code: result for result in verdict.checks if result.code in _NEED_MODELS}
+    results: list[receipt_pb2.CheckResult] = []
+    unchecked: list[str] = []
+    failed: Check | None = None
+    for check, found in zip(CHECKS, report.results, strict=True):
+        result = receipt_pb2.CheckResult(code=check.code, status=found.status)
+        claimed = claims.get(check.code)
+        if failed is not None:
+            result.status = receipt_pb2.CHECK_STATUS_SKIPPED
+        elif claimed is not None and claimed.status in _RAN and case.whole_openings:
+            result.status = claimed.status
+            unchecked.append(check.code)
+            if claimed.status == receipt_pb2.CHECK_STATUS_FAILED:
+                failed = check
+        elif check is report.failed:
+            return replace(report, results=(*results, *report.results[len(results) :])), tuple(
+                unchecked
+            )
+        results.append(result)
+    if failed is None:
+        return replace(report, results=tuple(results)), tuple(unchecked)
+    return Report(tuple(results), failed, "", failed.outcome, failed.fault), tuple(unchecked)
 
 
-def _compare(verdict: receipt_pb2.Verdict, report: Report) -> tuple[str, ...]:
-    """Return what could not be checked here; raise where the verdict is contradicted."""
-    passed = receipt_pb2.CHECK_STATUS_PASSED
-    ran = {result.code for result in report.results if result.status == passed}
-    claimed = {result.code for result in verdict.checks if result.status == passed}
-    said, found = _failed(verdict), [report.failed.code] if report.failed else []
-    needs_models = {"WHOLE_TEXT", "WHOLE_EMBEDDING"}
-    unchecked = (claimed | set(said)) & needs_models - ran - set(found)
-    if said != found and not set(said) <= unchecked:
-        msg = f"the verdict reports failed checks {said}, the evidence gives {found}"
+def _compare(claimed: receipt_pb2.Verdict, derived: receipt_pb2.Verdict, *, judged: bool) -> None:
+    """Check that a verdict says what the evidence gives.
+
+    Args:
+        claimed: As signed.
+        derived: From the evidence.
+        judged: Whether no check failed, so that a judge had its say on the outcome.
+
+    Raises:
+        VerificationError: They differ; the message names the first difference.
+    """
+    for name in ("commitment_sha256", "tier", "tiers", "exposure", "id_source"):
+        if getattr(claimed, name) != getattr(derived, name):
+            msg = f"the verdict's {name} is not what the evidence gives"
+            raise VerificationError(msg)
+    for said, found in zip_longest(claimed.checks, derived.checks):
+        if said is None or found is None or (said.code, said.status) != (found.code, found.status):
+            code = (said or found).code
+            msg = f"the verdict says of check {code} what the evidence does not give"
+            raise VerificationError(msg)
+    if not judged:
+        if (claimed.outcome, claimed.fault) != (derived.outcome, derived.fault):
+            msg = "the failed check does not make the outcome or the fault of the verdict"
+            raise VerificationError(msg)
+        return
+    if claimed.outcome == receipt_pb2.OUTCOME_PASS != derived.outcome:
+        msg = "the verdict is PASS, though nothing was opened that could bear it out"
         raise VerificationError(msg)
-    if report.failed is not None and verdict.outcome != report.outcome:
-        msg = f"{report.failed.code} fails, which does not make the verdict's outcome"
+    opened = derived.exposure.block_embeddings > 0 and derived.outcome == receipt_pb2.OUTCOME_PASS
+    if claimed.outcome == receipt_pb2.OUTCOME_FAIL and not (opened and claimed.scores):
+        msg = "the verdict accuses without a failed check, or without scores of opened blocks"
         raise VerificationError(msg)
-    if not said and verdict.outcome == receipt_pb2.OUTCOME_FAIL and not verdict.scores:
-        msg = "the verdict accuses without a failed check and without scores"
+    if claimed.outcome != receipt_pb2.OUTCOME_FAIL and claimed.fault:
+        msg = "the verdict names a fault though no check failed"
         raise VerificationError(msg)
-    invented = claimed - ran - unchecked
-    if report.failed is None and invented:
-        msg = f"the verdict reports checks as passed that had no evidence: {sorted(invented)}"
-        raise VerificationError(msg)
-    return tuple(sorted(unchecked))

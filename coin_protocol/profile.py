@@ -20,9 +20,11 @@ from coin_protocol.limits import (
     MAX_NAME_BYTES,
     MAX_VOCABULARY,
 )
+from coin_protocol.v1 import keys_pb2 as pb_keys
 from coin_protocol.v1 import profile_pb2 as pb
 
 _MILLION = 1_000_000
+_DAY = 86_400
 _MAX_PROFILE_BYTES = 1 << 20
 
 
@@ -155,7 +157,11 @@ def _check_profile(message: pb.Profile) -> None:
     _require_name("tokenizer", tokenizer.name)
     _require_name("embedding model", embedding.name)
     _require(message.hash == pb.HASH_ALGORITHM_SHA256, "hash must be SHA-256")
-    _require(bool(message.key_algorithms), "key_algorithms must name one at least")
+    known = pb_keys.KeyAlgorithm.values()[1:]
+    _require(
+        bool(message.key_algorithms) and all(used in known for used in message.key_algorithms),
+        "key_algorithms must name Ed25519, ECDSA P-256 or both",
+    )
     _require_range("block_size", message.block_size, 1, MAX_BLOCK_SIZE)
     for what, found in (
         ("tokenizer.sha256", tokenizer.sha256),
@@ -191,14 +197,10 @@ def _check_policy(message: pb.Policy) -> None:
         "max_tokens_per_second must be positive and finite",
     )
     _require(0 < message.min_recomputed_cosine <= 1, "min_recomputed_cosine must lie in (0, 1]")
-    _require(
-        0 <= message.clock_skew.ToTimedelta().total_seconds() <= 86_400,
-        "clock_skew must lie between zero and a day",
-    )
-    _require(
-        0 < message.challenge_deadline.ToTimedelta().total_seconds() <= 86_400,
-        "challenge_deadline must lie between zero and a day",
-    )
+    _require_range("clock_skew.seconds", message.clock_skew.seconds, 0, _DAY)
+    _require_range("clock_skew.nanos", message.clock_skew.nanos, 0, 999_999_999)
+    _require_range("challenge_deadline.seconds", message.challenge_deadline.seconds, 1, _DAY)
+    _require_range("challenge_deadline.nanos", message.challenge_deadline.nanos, 0, 999_999_999)
     rounds = message.rounds
     _require_range("rounds.max_rounds", rounds.max_rounds, 1, FLIP_CHAIN_LENGTH)
     _require_range("rounds.blocks_first_round", rounds.blocks_first_round, 1, 1 << 20)

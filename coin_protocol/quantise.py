@@ -54,8 +54,8 @@ def dequantise(rows: Sequence[bytes], dimension: int) -> npt.NDArray[np.float64]
 
     Raises:
         QuantisationError: A row has another length, a scale that is not positive and
-            finite, the byte -128, or no entry of magnitude 127 (so that no two encodings
-            stand for one direction).
+            finite, the byte -128, or no entry of magnitude 127, as every vector that was
+            quantised has.
     """
     wanted = row_bytes(dimension)
     for number, row in enumerate(rows):

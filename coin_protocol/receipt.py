@@ -117,7 +117,7 @@ def check_rounds(rounds: Sequence[pb.Round]) -> None:
 
     Raises:
         InvalidInputError: A round has not exactly one of opening, refusal and no_answer, or
-            no challenge, or a time is out of range.
+            no challenge, or a time is missing or out of range.
         LimitError: There are more rounds than a commitment can answer challenges.
     """
     if len(rounds) > FLIP_CHAIN_LENGTH:
@@ -127,6 +127,9 @@ def check_rounds(rounds: Sequence[pb.Round]) -> None:
         answers = sum(entry.HasField(name) for name in ("opening", "refusal", "no_answer"))
         if answers != 1 or not entry.HasField("challenge"):
             msg = f"round {number} must hold a challenge and exactly one answer"
+            raise InvalidInputError(msg)
+        if not entry.HasField("sent_at") or not entry.HasField("received_at"):
+            msg = f"round {number} does not say when it was sent and answered"
             raise InvalidInputError(msg)
         read_time(entry.sent_at)
         read_time(entry.received_at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -91,17 +91,17 @@ class FileSigner(KeySigner):
 
         Raises:
             ConfigurationError: The file is missing, unreadable, encrypted with another
-                password, or no private key.
+                password, or no private key of a known kind.
         """
-        parts = urlsplit(uri)
+        parts = _split(uri)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
             msg = f"wanted file:PATH; found {uri!r}"
             raise ConfigurationError(msg)
         path = Path(unquote(parts.path))
         try:
             pem = path.read_bytes()
-        except OSError as error:
-            msg = f"cannot read the key file {path}: {error.strerror}"
+        except (OSError, ValueError) as error:
+            msg = f"cannot read the key file {path!r}: {getattr(error, 'strerror', error)}"
             raise ConfigurationError(msg) from error
         password = os.environ.get("COIN_KEY_PASSWORD")
         try:
@@ -113,7 +113,10 @@ class FileSigner(KeySigner):
                 "COIN_KEY_PASSWORD set if and only if it is encrypted"
             )
             raise ConfigurationError(msg) from error
-        return cls(name, key)
+        try:
+            return cls(name, key)
+        except InvalidInputError as error:
+            raise ConfigurationError(str(error)) from error
 
 
 def signer_from_uri(uri: str, name: str) -> Signer:
@@ -124,12 +127,20 @@ def signer_from_uri(uri: str, name: str) -> Signer:
     """
     from importlib.metadata import entry_points  # a tenth of this package's import time
 
-    scheme = urlsplit(uri).scheme
+    scheme = _split(uri).scheme
     for entry in entry_points(group="coin.signers", name=scheme):
         return cast("Signer", entry.load()(uri, name))
     known = sorted({entry.name for entry in entry_points(group="coin.signers")})
     msg = f"no signer for {scheme or 'an empty'} scheme in {uri!r}; known: {', '.join(known)}"
     raise ConfigurationError(msg)
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        msg = f"not a URI: {uri!r}; wanted one like file:PATH"
+        raise ConfigurationError(msg) from error
 
 
 def write_private_key(path: Path, signer: KeySigner) -> None:

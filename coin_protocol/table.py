@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -91,7 +92,8 @@ def build_rows(
 
     def report(count: int) -> None:
         nonlocal done
-        done += count
+        # A text longer than the model takes counts once for each of its parts.
+        done = min(done + count, len(numbers))
         if progress is not None:
             progress(done, len(numbers))
 
@@ -110,7 +112,9 @@ def table_path(profile: profile_pb2.Profile, folder: Path | None = None) -> Path
         folder = Path(moved) if moved else user_cache_path("coin")
     spec, model = profile.tokenizer, profile.embedding
     key = sha256(spec.sha256 + model.weights_sha256 + model.tokenizer_sha256).hexdigest()
-    return folder / "tables" / f"{spec.name}--{model.name}--{key[:16]}.npy"
+    # Names come from a profile, so from outside: only harmless characters, only so many.
+    names = (re.sub(r"[^A-Za-z0-9-]+", "-", name)[:64] for name in (spec.name, model.name))
+    return folder / "tables" / f"{'--'.join(names)}--{key[:16]}.npy"
 
 
 def load_table(
@@ -168,8 +172,8 @@ def write_rows(path: Path, rows: npt.NDArray[np.uint8]) -> None:
 def _read(path: Path, profile: profile_pb2.Profile) -> TokenTable:
     wanted = (profile.tokenizer.vocabulary_size, row_bytes(profile.embedding.dimension))
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        rows = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    except Exception as error:
         msg = f"not a numpy file: {error}"
         raise VerificationError(msg) from error
     if rows.shape != wanted or rows.dtype != np.uint8:

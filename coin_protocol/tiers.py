@@ -43,8 +43,9 @@ def untimed_reason(case: Case) -> str:
         return f"the client saw {len(counts)} checkpoints of {full_blocks} full blocks"
     times = [read_time(seen.seen_at) for seen in case.receipt.checkpoints]
     marks = [read_time(case.receipt.sent_at), *times]
-    if case.receipt.HasField("answer_first_at"):
-        marks.append(read_time(case.receipt.answer_first_at))
+    if not case.receipt.HasField("answer_first_at"):
+        return "the receipt does not say when the answer began"
+    marks.append(read_time(case.receipt.answer_first_at))
     if any(later < earlier for earlier, later in pairwise(marks)):
         return "the client's clock ran backwards, or checkpoints came after the answer began"
     span = (times[-1] - times[0]).total_seconds()

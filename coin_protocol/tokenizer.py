@@ -7,7 +7,8 @@ Reads Hugging Face `tokenizer.json` files (package `tokenizers`) and Mistral's t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from coin_protocol.errors import (
     MissingDependencyError,
     ModelMismatchError,
 )
+from coin_protocol.files import read_file
 from coin_protocol.v1 import profile_pb2
 
 
@@ -63,26 +65,36 @@ def noncanonical_tokens(tokenizer: Tokenizer, token_ids: Sequence[int]) -> int:
     """Count the ids that are not the tokenizer's own encoding of the text they spell.
 
     An id counts as canonical when encoding the text gives a token over the very same bytes
-    (so splits near the run's two ends, where context is missing, cost a few at most).
+    (so splits near the run's two ends, where context is missing, cost a few at most). Bytes
+    that are no UTF-8 belong to no text, and their ids are not canonical.
     """
     pieces = [tokenizer.token_bytes(token_id) for token_id in token_ids]
-    text = b"".join(pieces).decode(errors="ignore")
-    raw = text.encode()
-    shift = b"".join(pieces).find(raw)
-    canonical = _spans([tokenizer.token_bytes(i) for i in tokenizer.encode(text)], max(shift, 0))
-    return sum(span not in canonical for span in _spans_list(pieces, 0))
+    canonical: set[tuple[int, int]] = set()
+    for start, text in _texts(b"".join(pieces)):
+        own = [tokenizer.token_bytes(token_id) for token_id in tokenizer.encode(text)]
+        # Some tokenizers put a space before the first word.
+        extra = len(b"".join(own)) - len(text.encode())
+        canonical.update(_spans(own, start - extra))
+    return sum(span not in canonical for span in _spans(pieces, 0))
 
 
-def _spans_list(pieces: Sequence[bytes], start: int) -> list[tuple[int, int]]:
-    spans = []
+def _texts(raw: bytes) -> Iterator[tuple[int, str]]:
+    """Yield the longest runs of UTF-8 in `raw`, with where they begin."""
+    start = 0
+    while start < len(raw):
+        try:
+            text, skip = raw[start:].decode(), len(raw)
+        except UnicodeDecodeError as error:
+            text, skip = raw[start : start + error.start].decode(), error.end
+        if text:
+            yield start, text
+        start += skip
+
+
+def _spans(pieces: Sequence[bytes], start: int) -> Iterator[tuple[int, int]]:
     for piece in pieces:
-        spans.append((start, start + len(piece)))
+        yield start, start + len(piece)
         start += len(piece)
-    return spans
-
-
-def _spans(pieces: Sequence[bytes], start: int) -> set[tuple[int, int]]:
-    return set(_spans_list(pieces, start))
 
 
 class TekkenTokenizer:
@@ -102,16 +114,12 @@ class TekkenTokenizer:
             msg = "tekken tokenizers need mistral-common: install coin-audit[embedding]"
             raise MissingDependencyError(msg) from error
         self._sha256 = _file_sha256(path)
-        try:
+        with _reading(path, "tekken file"):
             self._tekken = Tekkenizer.from_file(path)
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"{path.name} is not a tekken tokenizer file: {error}"
-            raise InvalidInputError(msg) from error
-        size = self._tekken.n_words
-        self._bytes: list[bytes] = [
-            self._tekken.id_to_byte_piece(token_id, SpecialTokenPolicy.KEEP)
-            for token_id in range(size)
-        ]
+            self._bytes: list[bytes] = [
+                self._tekken.id_to_byte_piece(token_id, SpecialTokenPolicy.KEEP)
+                for token_id in range(self._tekken.n_words)
+            ]
 
     @property
     def sha256(self) -> bytes:
@@ -149,21 +157,17 @@ class HuggingFaceTokenizer:
             msg = "tokenizer.json files need tokenizers: install coin-audit[embedding]"
             raise MissingDependencyError(msg) from error
         self._sha256 = _file_sha256(path)
-        # `tokenizers` raises bare Exception for whatever it cannot read.
-        try:
+        with _reading(path, "tokenizer.json"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            msg = f"{path.name} is not a tokenizer.json: {error}"
-            raise InvalidInputError(msg) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        document = json.loads(path.read_bytes())
-        special = {entry["content"] for entry in document.get("added_tokens", ())}
-        spell = _speller(document.get("decoder"))
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self._bytes = [b""] * (max(vocabulary.values()) + 1)
-        for piece, token_id in vocabulary.items():
-            self._bytes[token_id] = piece.encode() if piece in special else spell(piece)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            document = json.loads(path.read_bytes())
+            special = {entry["content"] for entry in document.get("added_tokens", ())}
+            spell = _speller(document.get("decoder"))
+            vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+            self._bytes = [b""] * (max(vocabulary.values()) + 1)
+            for piece, token_id in vocabulary.items():
+                self._bytes[token_id] = piece.encode() if piece in special else spell(piece)
 
     @property
     def sha256(self) -> bytes:
@@ -177,12 +181,24 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the canonical ids of `text`, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._encode(text)
+        if text.startswith(" ") and self._spell(ids) != text.encode():
+            # Some tokenizers put a space first, and the text's own would stand twice.
+            shorter = self._encode(text[1:])
+            if self._spell(shorter) == text.encode():
+                return shorter
         return ids
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that one id stands for."""
         return self._bytes[_in_vocabulary(token_id, len(self._bytes))]
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _spell(self, token_ids: Sequence[int]) -> bytes:
+        return b"".join(self._bytes[token_id] for token_id in token_ids)
 
 
 def load_tokenizer(path: Path, spec: profile_pb2.TokenizerSpec) -> Tokenizer:
@@ -216,11 +232,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
     """Read a tekken or `tokenizer.json` file, telling them apart by their content.
 
     Raises:
-        InvalidInputError: It is neither.
+        InvalidInputError: It is neither, or cannot be read.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
+        document = json.loads(read_file(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path.name} is not JSON; wanted tokenizer.json or a tekken file"
         raise InvalidInputError(msg) from error
     if isinstance(document, dict) and "model" in document:
@@ -229,6 +245,17 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return TekkenTokenizer(path)
     msg = f"{path.name} is neither a tokenizer.json nor a tekken file"
     raise InvalidInputError(msg)
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a package raises over a file's content into `InvalidInputError`."""
+    try:
+        yield
+    except Exception as error:
+        # The packages raise bare Exception and more for what they cannot read.
+        msg = f"{path.name} is not a {kind} that can be read: {error}"
+        raise InvalidInputError(msg) from error
 
 
 def _file_sha256(path: Path) -> bytes:

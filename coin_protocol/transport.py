@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from coin_protocol.errors import ConfigurationError
+from coin_protocol.errors import ConfigurationError, PeerUnavailableError
 from coin_protocol.limits import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def open_channel(target: str, tls: TlsFiles | None) -> aio.Channel:
     if tls is not None:
         return aio.secure_channel(target, tls.channel_credentials(), options=CHANNEL_OPTIONS)
     require_loopback(target)
-    return aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    # A proxy out of the environment would be another machine.
+    options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
+    return aio.insecure_channel(target, options=options)
 
 
 def bind(server: aio.Server, address: str, tls: TlsFiles | None) -> int:
@@ -111,7 +113,7 @@ def bind(server: aio.Server, address: str, tls: TlsFiles | None) -> int:
 
 async def make_server(service: str) -> aio.Server:
     """Return a server, not yet bound, with health (of `service`, serving) and reflection."""
-    server = aio.server(options=CHANNEL_OPTIONS)
+    server = aio.server(options=CHANNEL_OPTIONS, interceptors=(_ParseRequests(),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -163,12 +165,69 @@ def details_of(error: aio.AioRpcError, detail: M) -> M | None:
     """Return the first status detail of `detail`'s type, parsed into it, or None."""
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    except ValueError:
+        for found in status.details if status is not None else ():
+            if found.Is(detail.DESCRIPTOR) and found.Unpack(detail):
+                return detail
+    except (ValueError, DecodeError):
+        # The peer's bytes: not a status, or one that contradicts the call's own.
         return None
-    for found in status.details if status is not None else ():
-        if found.Is(detail.DESCRIPTOR) and found.Unpack(detail):
-            return detail
     return None
+
+
+def parsed(reply: M | None) -> M:
+    """Return a reply; grpc gives None for one whose bytes do not parse.
+
+    Raises:
+        PeerUnavailableError: They do not.
+    """
+    if reply is None:
+        msg = "the peer's reply does not parse"
+        raise PeerUnavailableError(msg)
+    return reply
+
+
+class _ParseRequests(aio.ServerInterceptor):
+    """Answers INVALID_ARGUMENT to bytes that do not parse; grpc would name a Python class."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 - grpc's own handlers are untyped
+        """Put the parsing of requests inside the handler, where it can be answered."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        parse, unary, stream = (
+            handler.request_deserializer,
+            handler.unary_unary,
+            handler.unary_stream,
+        )
+
+        async def read(raw: bytes, context: Context) -> Message:
+            try:
+                message: Message = parse(raw)
+            except DecodeError:
+                await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "not the message wanted")
+            return message
+
+        async def answer(raw: bytes, context: Context) -> Message:
+            reply: Message = await unary(await read(raw, context), context)
+            return reply
+
+        async def answer_stream(raw: bytes, context: Context) -> AsyncIterator[Message]:
+            async for reply in stream(await read(raw, context), context):
+                yield reply
+
+        if unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                answer, response_serializer=handler.response_serializer
+            )
+        if stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                answer_stream, response_serializer=handler.response_serializer
+            )
+        return handler
 
 
 def require_loopback(target: str) -> None:

@@ -18,7 +18,7 @@ from coin_protocol.errors import (
 )
 from coin_protocol.exposure import Caps
 from coin_protocol.keys import KeyRing, read_time
-from coin_protocol.limits import FLIP_CHAIN_LENGTH
+from coin_protocol.limits import CLOCK_SKEW_SECONDS, FLIP_CHAIN_LENGTH
 from coin_protocol.opening import Opener
 from coin_protocol.profile import Profile
 from coin_protocol.quantise import row_bytes
@@ -141,7 +141,8 @@ class Answerer:
         if fingerprints is None or message.fingerprints_sha256 != digest(fingerprints.payload):
             msg = "the challenge names other fingerprints than this commitment's"
             raise ChallengeError(msg)
-        if read_time(message.deadline) < read_time(self.clock.now()):
+        late = read_time(self.clock.now()) - read_time(message.deadline)
+        if late.total_seconds() > CLOCK_SKEW_SECONDS:
             msg = f"the deadline {read_time(message.deadline).isoformat()} has passed"
             raise ChallengeError(msg)
         if len(record.token_ids) == 0:

@@ -75,11 +75,15 @@ class Provider:
             store: Keeps finished sessions; by default in memory.
 
         Raises:
-            ConfigurationError: The signer's key is not in the key set under this name.
+            ConfigurationError: The signer's key is not in the key set under this name, or of
+                an algorithm that the profile does not list.
         """
         ring = statements.read_key_set(key_set.payload)
         if ring.owner != name or ring.find(signer.public.keyid) is None:
             msg = f"the key set of {ring.owner!r} does not list the signing key of {name!r}"
+            raise ConfigurationError(msg)
+        if signer.public.algorithm not in models.profile.message.key_algorithms:
+            msg = f"profile {models.profile.message.name} does not list the algorithm of {name!r}"
             raise ConfigurationError(msg)
         self.name = name
         self.signer = signer

@@ -61,7 +61,9 @@ class ProviderClient:
             PeerUnavailableError: The provider did not answer.
         """
         try:
-            reply = await self._stub.GetKeySet(pb.GetKeySetRequest(), timeout=self._timeout)
+            reply = transport.parsed(
+                await self._stub.GetKeySet(pb.GetKeySetRequest(), timeout=self._timeout)
+            )
         except aio.AioRpcError as error:
             raise _unavailable(self.target, error) from error
         return reply.key_set
@@ -80,7 +82,9 @@ class ProviderClient:
         end = loop.time() + self._timeout
         while True:
             try:
-                reply = await self._stub.GetManifest(request, timeout=end - loop.time())
+                reply = transport.parsed(
+                    await self._stub.GetManifest(request, timeout=end - loop.time())
+                )
             except aio.AioRpcError as error:
                 if error.code() == grpc.StatusCode.NOT_FOUND:
                     msg = f"{self.target} knows no commitment {commitment_sha256.hex()}"
@@ -108,15 +112,18 @@ class ProviderClient:
                 ask = self._ask_whole if whole else self._ask
                 opening = await ask(commitment_sha256, challenge, left)
             except aio.AioRpcError as error:
-                unreached = error.code() == grpc.StatusCode.UNAVAILABLE
-                if unreached and loop.time() + _RETRY_SECONDS < end:
-                    await asyncio.sleep(_RETRY_SECONDS)
-                    continue
+                if error.code() == grpc.StatusCode.UNAVAILABLE:
+                    await asyncio.sleep(min(_RETRY_SECONDS, max(0.0, end - loop.time())))
+                    # A try cut short by this deadline would look like a peer that hangs.
+                    if end - loop.time() >= _RETRY_SECONDS:
+                        continue
                 refusal = transport.details_of(error, pb.RefusalDetail())
                 if refusal is not None:
                     entry.refusal.CopyFrom(refusal.refusal)
                 else:
                     entry.no_answer = error.code().name
+            except PeerUnavailableError:
+                entry.no_answer = "DOES_NOT_PARSE"
             else:
                 entry.opening.CopyFrom(opening)
             entry.received_at.CopyFrom(wall_time())
@@ -128,7 +135,8 @@ class ProviderClient:
         request = pb.AnswerChallengeRequest(
             commitment_sha256=commitment_sha256, challenge=challenge
         )
-        return (await self._stub.AnswerChallenge(request, timeout=seconds)).opening
+        reply = await self._stub.AnswerChallenge(request, timeout=seconds)
+        return transport.parsed(reply).opening
 
     async def _ask_whole(
         self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope, seconds: float
@@ -136,7 +144,8 @@ class ProviderClient:
         request = pb.AnswerWholeBlockChallengeRequest(
             commitment_sha256=commitment_sha256, challenge=challenge
         )
-        return (await self._stub.AnswerWholeBlockChallenge(request, timeout=seconds)).opening
+        reply = await self._stub.AnswerWholeBlockChallenge(request, timeout=seconds)
+        return transport.parsed(reply).opening
 
 
 def _unavailable(target: str, error: aio.AioRpcError) -> PeerUnavailableError:

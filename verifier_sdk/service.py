@@ -81,9 +81,9 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         """Start an audit, unless it runs or is decided."""
         audit = await self._find(request.audit_id, context)
         if audit.task is None or audit.message.state == pb.AUDIT_STATE_ERROR:
-            audit.message.state = pb.AUDIT_STATE_RUNNING
             audit.message.ClearField("error")
             audit.task = asyncio.create_task(self._run(audit))
+            await _change(audit, pb.AUDIT_STATE_RUNNING)
         return pb.RunAuditResponse(audit=audit.message)
 
     async def GetAudit(  # noqa: N802
@@ -111,16 +111,15 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             name = read_commitment(audit.receipt.commitment.payload).provider
             bundle = await self._auditor.audit(audit.receipt, self._providers[name])
             audit.message.bundle.CopyFrom(bundle)
-            audit.message.state = pb.AUDIT_STATE_DECIDED
+            state = pb.AUDIT_STATE_DECIDED
         except InvalidInputError as error:
             audit.message.error = str(error)
-            audit.message.state = pb.AUDIT_STATE_ERROR
+            state = pb.AUDIT_STATE_ERROR
         except Exception:  # noqa: BLE001 - or it would be lost in the task
             _LOG.exception("audit %s failed", audit.message.audit_id)
             audit.message.error = "internal error; nothing is said of the provider"
-            audit.message.state = pb.AUDIT_STATE_ERROR
-        async with audit.changed:
-            audit.changed.notify_all()
+            state = pb.AUDIT_STATE_ERROR
+        await _change(audit, state)
 
     async def _find(self, audit_id: str, context: transport.Context) -> _Audit:
         audit = self._audits.get(audit_id)
@@ -128,6 +127,12 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             msg = f"no audit {audit_id[:64]!r}: submit the receipt first"
             await transport.abort(context, grpc.StatusCode.NOT_FOUND, msg)
         return audit
+
+
+async def _change(audit: _Audit, state: pb.AuditState.ValueType) -> None:
+    async with audit.changed:
+        audit.message.state = state
+        audit.changed.notify_all()
 
 
 async def make_server(auditor: Auditor, providers: Mapping[str, ProviderClient]) -> aio.Server:

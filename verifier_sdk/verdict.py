@@ -5,11 +5,11 @@ from __future__ import annotations
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report
 from coin_protocol.clock import wall_time
-from coin_protocol.errors import VerificationError
 from coin_protocol.signer import Signer
-from coin_protocol.tiers import earned_tiers, untimed_reason
+from coin_protocol.tiers import untimed_reason
 from coin_protocol.v1 import envelope_pb2, statements_pb2
 from coin_protocol.v1 import receipt_pb2 as pb
+from coin_protocol.verdict import deterministic_verdict
 from verifier_sdk.semantic import Judgement
 
 CAVEAT = (
@@ -30,37 +30,26 @@ def make_verdict(
         judgement: Of the graded evidence; None where nothing was opened.
         notes: More reasons, for people.
     """
-    verdict = pb.Verdict(
-        commitment_sha256=case.commitment_sha256,
-        profile_sha256=case.profile.digest,
-        policy_sha256=case.policy.digest,
-        verifier=verifier,
-        checks=report.results,
-        decided_at=wall_time(),
-    )
-    try:
-        _describe(verdict, case, report)
-    except VerificationError:
-        # Statements that do not parse expose and prove nothing.
-        verdict.tier = pb.TIER_ASSERTED
-        verdict.tiers[:] = [pb.TIER_ASSERTED]
+    verdict = deterministic_verdict(case, report)
+    verdict.verifier = verifier
+    verdict.decided_at.CopyFrom(wall_time())
+    if verdict.id_source == statements_pb2.ID_SOURCE_RETOKENIZED:
+        verdict.reasons.append(
+            "The ids are RETOKENIZED from text: they may differ from those that were sampled."
+        )
+    if pb.TIER_COMMITTED in verdict.tiers and pb.TIER_TIMED not in verdict.tiers:
+        verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
     if judgement is not None:
         verdict.scores.extend(judgement.scores)
         verdict.reasons.append(_sentence(judgement.reason))
     verdict.reasons.extend(notes)
     if report.failed is not None:
-        verdict.outcome = report.outcome
-        verdict.fault = report.fault
         verdict.reasons.append(f"{report.failed.code}: {report.detail}.")
         verdict.reasons.append(report.failed.advice)
     elif judgement is not None:
         verdict.outcome = judgement.outcome
         if judgement.outcome == pb.OUTCOME_FAIL:
             verdict.fault = pb.FAULT_PROVIDER
-    elif verdict.tier == pb.TIER_ASSERTED:
-        verdict.outcome = pb.OUTCOME_INCONCLUSIVE
-    else:
-        verdict.outcome = pb.OUTCOME_PASS
     if verdict.outcome == pb.OUTCOME_PASS:
         verdict.reasons.append(CAVEAT)
     return verdict
@@ -69,20 +58,6 @@ def make_verdict(
 def sign_verdict(verdict: pb.Verdict, signer: Signer) -> envelope_pb2.Envelope:
     """Return the signed verdict."""
     return envelope.sign(verdict.SerializeToString(), envelope.VERDICT, signer)
-
-
-def _describe(verdict: pb.Verdict, case: Case, report: Report) -> None:
-    tiers = earned_tiers(case, report)
-    verdict.tiers.extend(tiers)
-    verdict.tier = tiers[-1]
-    verdict.exposure.CopyFrom(case.ledger.exposure())
-    verdict.id_source = case.commitment.id_source
-    if case.commitment.id_source == statements_pb2.ID_SOURCE_RETOKENIZED:
-        verdict.reasons.append(
-            "The ids are RETOKENIZED from text: they may differ from those that were sampled."
-        )
-    if pb.TIER_COMMITTED in tiers and pb.TIER_TIMED not in tiers:
-        verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
 
 
 def _sentence(text: str) -> str:

@@ -15,7 +15,8 @@ from typing import Final
 from coin_protocol.checks import kept, opened, whole
 from coin_protocol.checks.case import Case, Trust
 from coin_protocol.checks.failure import CheckFailure
-from coin_protocol.errors import LimitError, VerificationError
+from coin_protocol.errors import VerificationError
+from coin_protocol.receipt import check_rounds
 from coin_protocol.v1 import receipt_pb2
 
 __all__ = ["CHECKS", "Case", "Check", "CheckFailure", "Report", "Trust", "run_checks"]
@@ -88,13 +89,13 @@ CHECKS: Final[tuple[Check, ...]] = (
           applies=kept.has_manifest),
     Check("CHECKPOINT_PREFIX", kept.checkpoint_prefix,
           "Dispute the bill: what was committed during the reply is not what was billed.",
-          applies=kept.has_checkpoints),
+          applies=kept.saw_checkpoints),
     Check("FINGERPRINTS", kept.fingerprints_binding,
           "Dispute the bill: the fingerprints belong to another commitment.",
           applies=kept.has_fingerprints),
     Check("FLIP", opened.flip,
           "Dispute the bill: the provider picked its own randomness.",
-          applies=opened.has_openings),
+          applies=opened.has_flips),
     Check("DRAW", opened.indices_as_drawn,
           "Dispute the bill: the provider opened what it chose, not what was drawn.",
           applies=opened.has_openings),
@@ -165,15 +166,17 @@ def run_checks(case: Case) -> Report:
         InvalidInputError: The verifier's own part of the evidence is malformed, so that
             nothing can be said of the provider.
     """
+    check_rounds(case.rounds)
+    check_rounds(case.whole_rounds)
     results: list[receipt_pb2.CheckResult] = []
-    failure: tuple[Check, VerificationError | LimitError] | None = None
+    failure: tuple[Check, VerificationError] | None = None
     for check in CHECKS:
         result = receipt_pb2.CheckResult(code=check.code, status=receipt_pb2.CHECK_STATUS_SKIPPED)
         if failure is None and check.applies(case):
             try:
                 check.verify(case)
                 result.status = receipt_pb2.CHECK_STATUS_PASSED
-            except (VerificationError, LimitError) as error:
+            except VerificationError as error:
                 failure = check, error
                 result.status = receipt_pb2.CHECK_STATUS_FAILED
                 result.detail = str(error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from coin_protocol import draw, envelope, statements
 from coin_protocol.commitment import block_leaf_hashes
@@ -17,11 +18,13 @@ from coin_protocol.errors import (
     StatementError,
 )
 from coin_protocol.exposure import Caps, ExposureLedger
-from coin_protocol.keys import KeyRing, VerificationKey
+from coin_protocol.keys import KeyRing, VerificationKey, read_time
 from coin_protocol.merkle import IncrementalTree
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
+
+C = TypeVar("C", opening_pb2.Challenge, opening_pb2.WholeBlockChallenge)
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,7 @@ class Case:
     def checkpoints(self) -> list[statements_pb2.Checkpoint]:
         """The checkpoints that the client saw, parsed, in the order seen."""
         return [
-            statements.read_checkpoint(seen.checkpoint.payload, self.profile)
-            for seen in self.receipt.checkpoints
+            statements.read_checkpoint(seen.checkpoint.payload) for seen in self.receipt.checkpoints
         ]
 
     @cached_property
@@ -172,16 +174,18 @@ class Case:
             blocks=self.commitment.block_count,
         )
 
+    @cached_property
+    def refusals(self) -> list[tuple[receipt_pb2.Round, opening_pb2.Refusal]]:
+        """The rounds of either kind that were refused, with the refusal parsed."""
+        return [
+            (entry, statements.read_refusal(entry.refusal.payload))
+            for entry in (*self.rounds, *self.whole_rounds)
+            if entry.HasField("refusal")
+        ]
+
     @property
     def edge(self) -> tuple[int, int]:
-        """The place of the last token.
-
-        Raises:
-            InvalidInputError: There is none: an empty commitment has nothing to challenge.
-        """
-        if not self.blocks:
-            msg = "a challenge of a commitment without blocks, or without its manifest"
-            raise InvalidInputError(msg)
+        """The place of the last token, where there is one."""
         return len(self.blocks) - 1, self.blocks[-1].token_count - 1
 
     @property
@@ -201,38 +205,34 @@ class Case:
             InvalidInputError: It is not a known verifier's, or of another commitment: no
                 evidence about the provider.
         """
-        raw = self._verifiers_own(entry, envelope.CHALLENGE)
-        try:
-            message = statements.read_challenge(raw)
-        except StatementError as error:
-            msg = f"a challenge of the verifier is malformed: {error}"
-            raise InvalidInputError(msg) from error
-        self._require_named(message.fingerprints_sha256)
-        return message
+        return self._verifiers_own(entry, envelope.CHALLENGE, statements.read_challenge)
 
     def whole_challenge(self, entry: receipt_pb2.Round) -> opening_pb2.WholeBlockChallenge:
         """Return a whole-block round's challenge; errors as `challenge`."""
-        raw = self._verifiers_own(entry, envelope.WHOLE_CHALLENGE)
-        try:
-            message = statements.read_whole_challenge(raw)
-        except StatementError as error:
-            msg = f"a challenge of the verifier is malformed: {error}"
-            raise InvalidInputError(msg) from error
-        self._require_named(message.fingerprints_sha256)
-        return message
+        read = statements.read_whole_challenge
+        return self._verifiers_own(entry, envelope.WHOLE_CHALLENGE, read)
 
-    def _verifiers_own(self, entry: receipt_pb2.Round, payload_type: str) -> bytes:
+    def _verifiers_own(
+        self, entry: receipt_pb2.Round, payload_type: str, read: Callable[[bytes], C]
+    ) -> C:
         try:
             envelope.verify(entry.challenge, payload_type, self.trust.verifiers)
-        except SignatureError as error:
-            msg = f"a challenge is not signed by a known verifier: {error}"
+            message = read(entry.challenge.payload)
+        except (SignatureError, StatementError) as error:
+            msg = f"a challenge is not a known verifier's, or malformed: {error}"
             raise InvalidInputError(msg) from error
-        return entry.challenge.payload
-
-    def _require_named(self, fingerprints_sha256: bytes) -> None:
-        if fingerprints_sha256 != self.fingerprints_sha256:
+        if message.fingerprints_sha256 != self.fingerprints_sha256:
             msg = "a challenge names other fingerprints than the receipt's"
             raise InvalidInputError(msg)
+        given = (read_time(message.deadline) - read_time(entry.sent_at)).total_seconds()
+        if given < self.policy.deadline_seconds / 2:
+            # The deadline is set a moment before the challenge is sent, hence the half.
+            msg = f"a challenge gave {given:.3f} s, far less than the policy's deadline"
+            raise InvalidInputError(msg)
+        if not self.blocks:
+            msg = "a challenge of a commitment without blocks, or without its manifest"
+            raise InvalidInputError(msg)
+        return message
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
 from coin_protocol.checks.case import Case
@@ -13,6 +16,11 @@ from coin_protocol.errors import VerificationError
 from coin_protocol.keys import read_time
 from coin_protocol.usage import verify_usage
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
+
+
+class _Dated(Protocol):
+    @property
+    def provider_time(self) -> Timestamp: ...
 
 
 def signature(case: Case) -> None:
@@ -35,46 +43,17 @@ def statement(case: Case) -> None:
         _ = answered.opening
     for whole in case.whole_openings:
         _ = whole.opening
+    _ = case.refusals
 
 
 def key_window(case: Case) -> None:
     """Every signing key was valid when its statement is dated."""
-    dated: list[tuple[envelope_pb2.Envelope, str, datetime]] = [
-        (
-            case.receipt.commitment,
-            envelope.COMMITMENT,
-            read_time(case.commitment.ended_at),
-        )
-    ]
-    if case.receipt.HasField("answer_last_at"):
-        # A stolen key can be backdated; the client's clock says when the reply really came.
-        skew = timedelta(seconds=case.policy.clock_skew_seconds)
-        seen = read_time(case.receipt.answer_last_at) - skew
-        dated.append((case.receipt.commitment, envelope.COMMITMENT, max(seen, dated[0][2])))
-    if has_fingerprints(case):
-        dated.append(
-            (
-                case.receipt.fingerprints,
-                envelope.FINGERPRINTS,
-                read_time(case.fingerprints.provider_time),
-            )
-        )
-    for seen_checkpoint, message in zip(case.receipt.checkpoints, case.checkpoints, strict=True):
-        dated.append(
-            (seen_checkpoint.checkpoint, envelope.CHECKPOINT, read_time(message.provider_time))
-        )
-    for answered in case.openings:
-        time = read_time(answered.opening.provider_time)
-        dated.append((answered.entry.opening, envelope.OPENING, time))
-    for whole in case.whole_openings:
-        time = read_time(whole.opening.provider_time)
-        dated.append((whole.entry.opening, envelope.WHOLE_OPENING, time))
-    for signed, payload_type, at in dated:
+    for signed, payload_type, at in _dated(case):
         envelope.verify(signed, payload_type, case.keys).require_valid(at)
 
 
 def profile_known(case: Case) -> None:
-    """The commitment is made of the profile that the verifier has."""
+    """The commitment is made of the profile that the verifier has, and signed as it says."""
     found = case.commitment.profile_sha256
     if found != case.profile.digest:
         msg = (
@@ -82,6 +61,12 @@ def profile_known(case: Case) -> None:
             f"this verifier has {case.profile.digest.hex()} ({case.profile.message.name})"
         )
         raise CheckFailure(msg)
+    allowed = case.profile.message.key_algorithms
+    for signed, payload_type in _provider_envelopes(case):
+        key = envelope.verify(signed, payload_type, case.keys).key
+        if key.algorithm not in allowed:
+            msg = f"key {key.name!r} signs with an algorithm that the profile does not list"
+            raise CheckFailure(msg)
 
 
 def client_nonce(case: Case) -> None:
@@ -156,11 +141,6 @@ def saw_checkpoints(case: Case) -> bool:
     return bool(case.receipt.checkpoints)
 
 
-def has_checkpoints(case: Case) -> bool:
-    """Whether the client saw checkpoints, and the manifest is there to hold them against."""
-    return saw_checkpoints(case) and has_manifest(case)
-
-
 def checkpoint_prefix(case: Case) -> None:
     """Each checkpoint is of this session and a prefix of the final tree."""
     full_blocks = case.commitment.reasoning_tokens // case.profile.block_size
@@ -170,17 +150,25 @@ def checkpoint_prefix(case: Case) -> None:
         _require_same(
             "client nonce of a checkpoint", message.client_nonce, case.commitment.client_nonce
         )
+        full = message.block_count * case.profile.block_size
+        if message.token_count != full:
+            msg = (
+                f"a checkpoint after {message.block_count} full blocks counts "
+                f"{message.token_count} tokens, wanted {full}"
+            )
+            raise CheckFailure(msg)
         if message.block_count > full_blocks:
             msg = (
                 f"a checkpoint counts {message.block_count} full blocks, "
                 f"the commitment {full_blocks}"
             )
             raise CheckFailure(msg)
-        _require_same(
-            f"token root of the checkpoint after {message.block_count} blocks",
-            message.token_root,
-            case.block_tree.root(message.block_count),
-        )
+        if has_manifest(case):
+            _require_same(
+                f"token root of the checkpoint after {message.block_count} blocks",
+                message.token_root,
+                case.block_tree.root(message.block_count),
+            )
 
 
 def has_fingerprints(case: Case) -> bool:
@@ -240,6 +228,46 @@ def _provider_envelopes(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str
                 yield entry.opening, payload_type
             if entry.HasField("refusal"):
                 yield entry.refusal, envelope.REFUSAL
+
+
+def _dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
+    """Yield every statement of the provider with each time that its key must be valid at.
+
+    A stolen key can be dated back. Where somebody else's clock saw the statement come, its
+    time counts too, less what honest clocks may differ by.
+    """
+    receipt = case.receipt
+    signed = receipt.commitment, envelope.COMMITMENT
+    yield *signed, read_time(case.commitment.ended_at)
+    if receipt.HasField("answer_last_at"):
+        yield *signed, _came(case, receipt.answer_last_at, case.commitment.ended_at)
+    for seen, checkpoint in zip(receipt.checkpoints, case.checkpoints, strict=True):
+        yield seen.checkpoint, envelope.CHECKPOINT, read_time(checkpoint.provider_time)
+    if has_fingerprints(case):
+        time = read_time(case.fingerprints.provider_time)
+        yield receipt.fingerprints, envelope.FINGERPRINTS, time
+    if case.manifest is not None:
+        time = read_time(case.manifest_statement.provider_time)
+        yield case.manifest, envelope.MANIFEST, time
+    answers: list[tuple[receipt_pb2.Round, envelope_pb2.Envelope, str, _Dated]] = []
+    for answered in case.openings:
+        entry = answered.entry
+        answers.append((entry, entry.opening, envelope.OPENING, answered.opening))
+    for whole in case.whole_openings:
+        entry = whole.entry
+        answers.append((entry, entry.opening, envelope.WHOLE_OPENING, whole.opening))
+    for entry, refusal in case.refusals:
+        answers.append((entry, entry.refusal, envelope.REFUSAL, refusal))
+    for entry, answer, payload_type, message in answers:
+        yield answer, payload_type, read_time(message.provider_time)
+        yield answer, payload_type, _came(case, entry.received_at, message.provider_time)
+
+
+def _came(case: Case, seen: Timestamp, dated: Timestamp) -> datetime:
+    """Return when a statement came at the earliest, if `seen` by another party's clock."""
+    lag = read_time(seen) - read_time(dated)
+    skew = timedelta(seconds=case.policy.clock_skew_seconds)
+    return read_time(dated) + max(lag - skew, timedelta())
 
 
 def _require_same(what: str, found: bytes, wanted: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from typing import Final
 
 import numpy as np
@@ -13,13 +12,13 @@ from coin_protocol import draw, envelope, merkle, statements
 from coin_protocol.checks.case import Answered, AnsweredWhole, Case
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.embedding import window_dimension
-from coin_protocol.encoding import fingerprint_leaf, token_fingerprint, token_leaf
+from coin_protocol.encoding import digest, fingerprint_leaf, token_fingerprint, token_leaf
 from coin_protocol.errors import ExposureCapError, VerificationError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.keys import read_time
 from coin_protocol.limits import FLIP_CHAIN_LENGTH, HASH_BYTES
 from coin_protocol.quantise import SCALE_BYTES, dequantise
-from coin_protocol.v1 import opening_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 
 NOT_REACHED: Final = "UNAVAILABLE"
 """`Round.no_answer` of a challenge that never reached the provider (the gRPC status)."""
@@ -30,6 +29,11 @@ def has_openings(case: Case) -> bool:
     return bool(case.openings) or bool(case.whole_openings)
 
 
+def has_flips(case: Case) -> bool:
+    """Whether the provider gave a flip, in an opening or in a refusal."""
+    return has_openings(case) or bool(case.refusals)
+
+
 def has_rounds(case: Case) -> bool:
     """Whether a challenge of either kind was sent."""
     return bool(case.rounds) or bool(case.whole_rounds)
@@ -38,14 +42,10 @@ def has_rounds(case: Case) -> bool:
 def flip(case: Case) -> None:
     """Each flip is its link of the chain, and no link served two challenges."""
     used: dict[int, bytes] = {}
-    for answered in _answered(case):
-        opening = answered.opening
-        draw.verify_flip(
-            flip=opening.flip, index=opening.flip_index, anchor=case.commitment.flip_anchor
-        )
-        challenge = sha256(answered.entry.challenge.payload).digest()
-        if used.setdefault(opening.flip_index, challenge) != challenge:
-            msg = f"flip {opening.flip_index} served two challenges"
+    for index, flip_bytes, challenge in _flips(case):
+        draw.verify_flip(flip=flip_bytes, index=index, anchor=case.commitment.flip_anchor)
+        if used.setdefault(index, challenge) != challenge:
+            msg = f"flip {index} served two challenges"
             raise CheckFailure(msg)
 
 
@@ -201,13 +201,11 @@ def refusal_ledger(case: Case, refusal: opening_pb2.Refusal) -> ExposureLedger:
     ledger = ExposureLedger()
     seen: set[int] = set()
     for shown in refusal.answered:
-        draw.verify_flip(
-            flip=shown.flip, index=shown.flip_index, anchor=case.commitment.flip_anchor
-        )
         if shown.flip_index in seen:
             msg = f"the refusal shows flip {shown.flip_index} twice"
             raise CheckFailure(msg)
         seen.add(shown.flip_index)
+        _require_signed(case, shown.challenge)
         raw = shown.challenge.payload
         if shown.challenge.payload_type == envelope.WHOLE_CHALLENGE:
             whole = statements.read_whole_challenge(raw)
@@ -242,7 +240,7 @@ def _require_answer(
     if late.total_seconds() > 0:
         msg = f"round {number}: the answer came {late.total_seconds():.3f} s past the deadline"
         raise CheckFailure(msg)
-    named = sha256(entry.challenge.payload).digest()
+    named = digest(entry.challenge.payload)
     if entry.HasField("refusal"):
         refusal = statements.read_refusal(entry.refusal.payload)
         if refusal.challenge_sha256 != named:
@@ -291,6 +289,27 @@ def _require_ours(case: Case, fingerprints_sha256: bytes) -> None:
     if fingerprints_sha256 != case.fingerprints_sha256:
         msg = "the refusal shows a challenge of another commitment"
         raise CheckFailure(msg)
+
+
+def _flips(case: Case) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield each flip that the provider gave: index, bytes, digest of the challenge."""
+    for answered in _answered(case):
+        challenge = digest(answered.entry.challenge.payload)
+        yield answered.opening.flip_index, answered.opening.flip, challenge
+    for _, refusal in case.refusals:
+        for shown in refusal.answered:
+            yield shown.flip_index, shown.flip, digest(shown.challenge.payload)
+
+
+def _require_signed(case: Case, shown: envelope_pb2.Envelope) -> None:
+    """Check a challenge that a refusal shows, as far as its verifier is known here."""
+    if any(case.keys.find(entry.keyid) is not None for entry in shown.signatures):
+        msg = "the refusal shows a challenge that the provider signed itself"
+        raise CheckFailure(msg)
+    known = case.trust.verifiers
+    strangers = [entry for entry in shown.signatures if known.find(entry.keyid) is None]
+    if not shown.signatures or len(strangers) < len(shown.signatures):
+        envelope.verify(shown, shown.payload_type, known)
 
 
 def _answered(case: Case) -> Iterator[Answered | AnsweredWhole]:

@@ -56,7 +56,9 @@ def keygen(
     name: Annotated[str, typer.Option(help="Name of the provider or verifier.")],
     role: Annotated[Role, typer.Option(help="Whose keys.")] = Role.PROVIDER,
     algorithm: Annotated[Algorithm, typer.Option()] = Algorithm.ED25519,
-    days: Annotated[int, typer.Option(help="Validity of the signing key.", min=1)] = 365,
+    days: Annotated[
+        int, typer.Option(help="Validity of the signing key.", min=1, max=36_500)
+    ] = 365,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,24 +89,30 @@ def make_keys(
         ConfigurationError: A file exists already or cannot be written.
     """
     kind = ED25519 if algorithm is Algorithm.ED25519 else ECDSA_P256
+    names = ["key.pem", "key.pub.pem"]
+    if role is Role.PROVIDER:
+        names += ["root.pem", "root.pub.pem", "keyset.binpb"]
+    files = [folder / name for name in names]
+    for path in files:
+        if path.exists():
+            msg = f"{path} exists; keys are never overwritten, move them away first"
+            raise ConfigurationError(msg)
     key = KeySigner.generate(name, kind)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_private_key(files[0], key)
+        files[1].write_bytes(public_pem(key.public))
+        if role is Role.PROVIDER:
+            root = KeySigner.generate(ROOT_KEY_NAME, kind)
+            now = datetime.now(UTC).replace(microsecond=0)
+            listed = ListedKey(key.public, now, now + timedelta(days=days))
+            key_set = sign_key_set(name, [listed], root=root, issued_at=now, sequence=1)
+            write_private_key(files[2], root)
+            files[3].write_bytes(public_pem(root.public))
+            files[4].write_bytes(key_set.SerializeToString())
     except OSError as error:
-        msg = f"cannot make the folder {folder}: {error.strerror}"
+        msg = f"cannot write keys to {folder}: {error.strerror}"
         raise ConfigurationError(msg) from error
-    files = [folder / "key.pem", folder / "key.pub.pem"]
-    write_private_key(files[0], key)
-    files[1].write_bytes(public_pem(key.public))
-    if role is Role.PROVIDER:
-        root = KeySigner.generate(ROOT_KEY_NAME, kind)
-        now = datetime.now(UTC).replace(microsecond=0)
-        listed = ListedKey(key.public, now, now + timedelta(days=days))
-        key_set = sign_key_set(name, [listed], root=root, issued_at=now, sequence=1)
-        files += [folder / "root.pem", folder / "root.pub.pem", folder / "keyset.binpb"]
-        write_private_key(files[2], root)
-        files[3].write_bytes(public_pem(root.public))
-        files[4].write_bytes(key_set.SerializeToString())
     return key, files
 
 

@@ -46,7 +46,7 @@ def demo_profile() -> pb.Profile:
 
 
 def default_policy() -> pb.Policy:
-    """Return the default policy; `docs/protocol.md` says where its numbers come from."""
+    """Return the default policy; its thresholds come from `benchmarks/cosine_rule.py`."""
     return pb.Policy(
         name="coin-default-1",
         max_tokens_per_second=5_000.0,
@@ -60,8 +60,8 @@ def default_policy() -> pb.Policy:
             whole_blocks=1,
         ),
         cosine_rules=pb.CosineRules(
-            tokens_to_block=pb.Threshold(value=0.20, guard=0.02),
-            block_to_answer=pb.Threshold(value=0.10, guard=0.02),
+            tokens_to_block=pb.Threshold(value=0.02, guard=0.01),
+            block_to_answer=pb.Threshold(value=0.0, guard=0.01),
         ),
         min_recomputed_cosine=0.9999,
     )

@@ -1,0 +1,1 @@
+"""Parties and peers that several test modules share."""

@@ -1,0 +1,266 @@
+"""Profiles and policies: named by their exact bytes, refused with the value that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.keys import ED25519
+from coin_protocol.limits import (
+    FLIP_CHAIN_LENGTH,
+    MAX_BLOCK_SIZE,
+    MAX_EMBEDDING_DIMENSION,
+    MAX_VOCABULARY,
+)
+from coin_protocol.profile import Policy, Profile
+from coin_protocol.testing.forgeries import put
+from coin_protocol.testing.profiles import default_policy, default_profile, demo_profile
+from coin_protocol.testing.small import VOCABULARY, small_profile
+from coin_protocol.testing.world import Edit
+from coin_protocol.v1 import profile_pb2 as pb
+
+UNKNOWN = b"\xf8\x07\x01"  # field 127, a varint
+PROFILE = small_profile(projection=6)
+
+
+def profile_with(edit: Edit[Any]) -> bytes:
+    message = pb.Profile.FromString(PROFILE.raw)
+    edit(message)
+    return message.SerializeToString()
+
+
+def policy_with(edit: Edit[Any]) -> bytes:
+    message = default_policy()
+    edit(message)
+    return message.SerializeToString()
+
+
+def test_a_profile_is_known_by_the_digest_of_its_exact_bytes() -> None:
+    assert Profile.from_bytes(PROFILE.raw).digest == sha256(PROFILE.raw).digest()
+    # The same values, written in another order: another profile.
+    name, rest = PROFILE.raw[:7], PROFILE.raw[7:]
+    other = Profile.from_bytes(rest + name)
+    assert other.message == PROFILE.message
+    assert other.digest == sha256(rest + name).digest() != PROFILE.digest
+
+
+def test_a_policy_is_known_by_the_digest_of_its_exact_bytes() -> None:
+    raw = policy_with(lambda _: None)
+    assert Policy.from_bytes(raw).digest == sha256(raw).digest()
+    other = policy_with(put("name", "another"))
+    assert Policy.from_bytes(other).digest != Policy.from_bytes(raw).digest
+
+
+def test_a_profile_offers_its_block_and_vocabulary_size() -> None:
+    assert (PROFILE.block_size, PROFILE.vocabulary_size) == (8, VOCABULARY)
+
+
+def test_a_policy_offers_its_times_in_seconds() -> None:
+    raw = policy_with(put("clock_skew.nanos", 500_000_000))
+    policy = Policy.from_bytes(raw)
+    assert (policy.clock_skew_seconds, policy.deadline_seconds) == (300.5, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("default", default_profile()), ("demo", demo_profile())]
+)
+def test_a_shipped_profile_is_what_its_source_says(name: str, message: pb.Profile) -> None:
+    shipped = Profile.shipped(name)
+    assert shipped.message == message
+    assert shipped.block_size == 256
+    assert shipped.message.embedding.window_tokens == 128
+
+
+def test_the_default_profile_opens_no_block_whole_and_the_demo_one_does() -> None:
+    assert Profile.shipped("default").message.caps.whole_blocks_ppm == 0
+    assert Profile.shipped("demo").message.caps.whole_blocks_ppm > 0
+    assert Profile.shipped("default").digest != Profile.shipped("demo").digest
+
+
+def test_the_default_caps_are_those_of_the_protocol() -> None:
+    caps = Profile.shipped("default").message.caps
+    assert (caps.tokens_ppm, caps.blocks_ppm) == (40_000, 400_000)
+    assert (caps.min_tokens, caps.min_blocks) == (16, 1)
+
+
+def test_the_shipped_policy_is_what_its_source_says() -> None:
+    assert Policy.shipped().message == default_policy()
+    assert Policy.shipped().message.min_recomputed_cosine == 0.9999
+
+
+def test_a_file_gives_the_same_as_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "profile.binpb"
+    path.write_bytes(PROFILE.raw)
+    assert Profile.from_file(path) == PROFILE
+    path.write_bytes(policy_with(lambda _: None))
+    assert Policy.from_file(path).message == default_policy()
+
+
+@pytest.mark.parametrize("kind", [Profile, Policy], ids=["profile", "policy"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: type[Profile | Policy]) -> None:
+    for path in (tmp_path / "missing.binpb", tmp_path):
+        with pytest.raises(ConfigurationError, match=f"cannot read the {kind.__name__.lower()}"):
+            kind.from_file(path)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"garbage", b"{}", b"\x0a\xff"])
+@pytest.mark.parametrize("read", [Profile.from_bytes, Policy.from_bytes], ids=["profile", "policy"])
+def test_garbage_is_refused(read: Callable[[bytes], object], raw: bytes) -> None:
+    with pytest.raises(ConfigurationError):
+        read(raw)
+
+
+def test_unknown_fields_are_refused_at_any_depth() -> None:
+    for raw in (
+        PROFILE.raw + UNKNOWN,
+        profile_with(lambda message: message.embedding.projection.MergeFromString(UNKNOWN)),
+        profile_with(lambda message: message.caps.MergeFromString(UNKNOWN)),
+    ):
+        with pytest.raises(ConfigurationError, match="does not know; update"):
+            Profile.from_bytes(raw)
+    for raw in (
+        policy_with(lambda message: message.MergeFromString(UNKNOWN)),
+        policy_with(lambda message: message.rounds.MergeFromString(UNKNOWN)),
+    ):
+        with pytest.raises(ConfigurationError, match="does not know; update"):
+            Policy.from_bytes(raw)
+
+
+def test_a_file_past_a_megabyte_is_not_parsed() -> None:
+    for read in (Profile.from_bytes, Policy.from_bytes):
+        with pytest.raises(ConfigurationError, match="at most 1048576"):
+            read(b"\xff" * ((1 << 20) + 1))
+
+
+# (field, wrong value, what the message names)
+WRONG_IN_PROFILES = [
+    ("name", "", "profile name"),
+    ("name", "x" * 257, "profile name"),
+    ("tokenizer.name", "", "tokenizer name"),
+    ("embedding.name", "\u00e9" * 129, "embedding model name"),
+    ("hash", 0, "hash must be SHA-256"),
+    ("hash", 2, "hash must be SHA-256"),
+    ("key_algorithms", [], "key_algorithms"),
+    ("block_size", 0, "block_size"),
+    ("block_size", MAX_BLOCK_SIZE + 1, "block_size"),
+    ("tokenizer.sha256", b"", r"tokenizer\.sha256"),
+    ("tokenizer.token_table_root", bytes(31), r"tokenizer\.token_table_root"),
+    ("embedding.weights_sha256", bytes(33), r"embedding\.weights_sha256"),
+    ("embedding.tokenizer_sha256", bytes(31), r"embedding\.tokenizer_sha256"),
+    ("tokenizer.vocabulary_size", 0, "vocabulary_size"),
+    ("tokenizer.vocabulary_size", MAX_VOCABULARY + 1, "vocabulary_size"),
+    ("embedding.dimension", 0, r"embedding\.dimension"),
+    ("embedding.dimension", MAX_EMBEDDING_DIMENSION + 1, r"embedding\.dimension"),
+    ("embedding.window_tokens", 0, "window_tokens"),
+    ("embedding.window_tokens", 9, r"window_tokens must lie in \[1, 8\]"),
+    ("embedding.max_pieces", 2, "max_pieces"),
+    ("embedding.max_pieces", (1 << 20) + 1, "max_pieces"),
+    ("embedding.precision", 0, "precision must be float64"),
+    ("embedding.quantisation", 0, "quantisation must be int8-symmetric"),
+    ("embedding.projection.dimension", 0, r"projection\.dimension"),
+    ("embedding.projection.dimension", (1 << 13) + 1, r"projection\.dimension"),
+    ("embedding.projection.seed", bytes(31), r"projection\.seed"),
+    ("caps.tokens_ppm", 1_000_001, r"caps\.tokens_ppm"),
+    ("caps.blocks_ppm", 1_000_001, r"caps\.blocks_ppm"),
+    ("caps.whole_blocks_ppm", 1_000_001, r"caps\.whole_blocks_ppm"),
+]
+# (field, value at its limit)
+RIGHT_IN_PROFILES = [
+    ("name", "x" * 256),
+    ("key_algorithms", [ED25519]),
+    ("block_size", MAX_BLOCK_SIZE),
+    ("block_size", 512),
+    ("block_size", 1024),
+    ("embedding.window_tokens", 8),
+    ("embedding.window_tokens", 1),
+    ("embedding.max_pieces", 3),
+    ("tokenizer.vocabulary_size", MAX_VOCABULARY),
+    ("embedding.dimension", MAX_EMBEDDING_DIMENSION),
+    ("caps.tokens_ppm", 0),
+    ("caps.whole_blocks_ppm", 1_000_000),
+]
+WRONG_IN_POLICIES = [
+    ("name", "", "policy name"),
+    ("max_tokens_per_second", 0.0, "max_tokens_per_second"),
+    ("max_tokens_per_second", -1.0, "max_tokens_per_second"),
+    ("max_tokens_per_second", inf, "max_tokens_per_second"),
+    ("max_tokens_per_second", nan, "max_tokens_per_second"),
+    ("min_recomputed_cosine", 0.0, "min_recomputed_cosine"),
+    ("min_recomputed_cosine", 1.0001, "min_recomputed_cosine"),
+    ("min_recomputed_cosine", nan, "min_recomputed_cosine"),
+    ("clock_skew.seconds", -1, "clock_skew"),
+    ("clock_skew.seconds", 86_401, "clock_skew"),
+    ("challenge_deadline.seconds", 0, "challenge_deadline"),
+    ("challenge_deadline.seconds", -1, "challenge_deadline"),
+    ("challenge_deadline.seconds", 86_401, "challenge_deadline"),
+    ("rounds.max_rounds", 0, r"rounds\.max_rounds"),
+    ("rounds.max_rounds", FLIP_CHAIN_LENGTH + 1, r"rounds\.max_rounds"),
+    ("rounds.blocks_first_round", 0, r"rounds\.blocks_first_round"),
+    ("rounds.blocks_per_round", 0, r"rounds\.blocks_per_round"),
+    ("rounds.tokens_per_block", 0, r"rounds\.tokens_per_block"),
+    ("rounds.tokens_per_block", MAX_BLOCK_SIZE + 1, r"rounds\.tokens_per_block"),
+    ("cosine_rules.tokens_to_block.value", 1.1, "tokens_to_block"),
+    ("cosine_rules.tokens_to_block.value", nan, "tokens_to_block"),
+    ("cosine_rules.tokens_to_block.guard", -0.1, "tokens_to_block"),
+    ("cosine_rules.block_to_answer.value", -1.1, "block_to_answer"),
+    ("cosine_rules.block_to_answer.guard", nan, "block_to_answer"),
+    ("semantic_model_sha256", [bytes(31)], "semantic_model_sha256"),
+]
+RIGHT_IN_POLICIES = [
+    ("clock_skew.seconds", 0),
+    ("clock_skew.seconds", 86_400),
+    ("challenge_deadline.seconds", 86_400),
+    ("rounds.max_rounds", FLIP_CHAIN_LENGTH),
+    ("rounds.whole_blocks", 0),
+    ("min_recomputed_cosine", 1.0),
+    ("cosine_rules.tokens_to_block.value", -1.0),
+    ("semantic_model_sha256", [bytes(32), bytes(32)]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "match"), WRONG_IN_PROFILES)
+def test_a_wrong_value_in_a_profile_is_refused_by_name(
+    path: str, value: object, match: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        Profile.from_bytes(profile_with(put(path, value)))
+
+
+@pytest.mark.parametrize(("path", "value", "match"), WRONG_IN_POLICIES)
+def test_a_wrong_value_in_a_policy_is_refused_by_name(path: str, value: object, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        Policy.from_bytes(policy_with(put(path, value)))
+
+
+@pytest.mark.parametrize(("path", "value"), RIGHT_IN_PROFILES)
+def test_a_value_at_its_limit_stands_in_a_profile(path: str, value: object) -> None:
+    Profile.from_bytes(profile_with(put(path, value)))
+
+
+@pytest.mark.parametrize(("path", "value"), RIGHT_IN_POLICIES)
+def test_a_value_at_its_limit_stands_in_a_policy(path: str, value: object) -> None:
+    Policy.from_bytes(policy_with(put(path, value)))
+
+
+def test_a_message_gives_the_range_and_what_was_found() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Profile.from_bytes(profile_with(put("block_size", 5000)))
+    assert str(caught.value) == "block_size must lie in [1, 4096]; found 5000"
+
+
+@pytest.mark.parametrize("path", ["clock_skew.seconds", "challenge_deadline.seconds"])
+def test_a_duration_that_no_clock_can_show_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Policy.from_bytes(policy_with(put(path, 1 << 62)))
+
+
+def test_key_algorithms_are_those_that_version_1_knows() -> None:
+    for unknown in (0, 99):
+        with pytest.raises(ConfigurationError, match="key_algorithms"):
+            Profile.from_bytes(profile_with(put("key_algorithms", [unknown])))
