@@ -10,10 +10,11 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
+from coin_protocol.errors import InvalidInputError, StatementError
 from coin_protocol.files import read_file
 from coin_protocol.keys import KeyRing, ListedKey, VerificationKey
 from coin_protocol.signer import Signer
-from coin_protocol.statements import parse
+from coin_protocol.statements import parse, read_key_set
 from coin_protocol.v1 import envelope_pb2, keys_pb2
 
 ROOT_KEY_NAME: Final = "root"
@@ -54,10 +55,15 @@ def read_key_set_file(path: Path) -> envelope_pb2.Envelope:
     """Read the signed key set that `coin keygen` wrote.
 
     Raises:
-        InvalidInputError: The file cannot be read.
-        StatementError: It is not an envelope.
+        InvalidInputError: The file cannot be read, or holds no signed key set.
     """
-    return parse(envelope_pb2.Envelope, read_file(path))
+    try:
+        signed = parse(envelope_pb2.Envelope, read_file(path))
+        read_key_set(signed.payload)
+    except StatementError as error:
+        msg = f"{path} holds no signed key set: {error}"
+        raise InvalidInputError(msg) from error
+    return signed
 
 
 def pinned(owner: str, keys: Iterable[VerificationKey]) -> KeyRing:

@@ -54,9 +54,6 @@ def read_bundle(raw: bytes) -> pb.Bundle:
     if not bundle.HasField("receipt") or not bundle.HasField("verdict"):
         msg = "a bundle must hold a receipt and a verdict"
         raise InvalidInputError(msg)
-    if bundle.receipt.format != RECEIPT_FORMAT:
-        msg = f"the bundle's receipt has format {bundle.receipt.format[:40]!r}"
-        raise InvalidInputError(msg)
     check_receipt(bundle.receipt)
     check_rounds(bundle.rounds)
     check_rounds(bundle.whole_rounds)
@@ -86,9 +83,13 @@ def check_receipt(receipt: pb.Receipt) -> None:
     """Check the parts of a receipt that the client wrote.
 
     Raises:
-        InvalidInputError: A part is missing or a time is out of range.
+        InvalidInputError: It has another format version, a part is missing, or a time is out
+            of range.
         LimitError: A part is too large.
     """
+    if receipt.format != RECEIPT_FORMAT:
+        msg = f"found receipt format {receipt.format[:40]!r}, wanted {RECEIPT_FORMAT!r}"
+        raise InvalidInputError(msg)
     for name in ("key_set", "commitment", "sent_at"):
         if not receipt.HasField(name):
             msg = f"the receipt has no {name}"

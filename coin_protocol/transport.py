@@ -6,6 +6,7 @@ Imports grpc, so nothing in the core imports it.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ CHANNEL_OPTIONS: Final = (
 )
 
 _GRACE_SECONDS: Final = 5.0
+_LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ def require_loopback(target: str) -> None:
         ConfigurationError: It is not, or not HOST:PORT.
     """
     host, separator, port = target.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65_535:
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _LAST_PORT:
         msg = f"wanted HOST:PORT; found {target!r}"
         raise ConfigurationError(msg)
     if host not in ("localhost", "[::1]") and not _is_loopback_ipv4(host):
@@ -246,5 +248,4 @@ def require_loopback(target: str) -> None:
 
 
 def _is_loopback_ipv4(host: str) -> bool:
-    parts = host.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
+    return re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None

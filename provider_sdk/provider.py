@@ -91,6 +91,7 @@ class Provider:
         self.verifiers = verifiers
         self.store = store if store is not None else MemoryStore()
         self.clock = SteadyClock()
+        self.closed = False
         self.profile: Profile = models.profile
         self.table = self.load_table(models)
         self.embedder = models.embedder
@@ -120,6 +121,7 @@ class Provider:
 
     def close(self) -> None:
         """Finish the fingerprints under way and stop the background thread."""
+        self.closed = True
         self._background.shutdown()
 
     def load_table(self, models: Models) -> TokenTable:

@@ -19,6 +19,7 @@ from coin_protocol.errors import InvalidInputError
 from coin_protocol.limits import (
     HASH_BYTES,
     MAX_NAME_BYTES,
+    MAX_REASONING_TOKENS,
     MAX_TEXT_BYTES,
     NONCE_MAX_BYTES,
     NONCE_MIN_BYTES,
@@ -120,10 +121,14 @@ class Session:
             id_source: Whether the ids were sampled, or the text tokenized again.
 
         Raises:
-            InvalidInputError: The session is finished already.
-            StatementError: A number is out of the protocol's limits.
+            InvalidInputError: The session is finished already, or the number of answer tokens
+                is out of its limits.
+            StatementError: Another number is out of the protocol's limits.
         """
         self._require_open()
+        if not 0 <= answer_tokens <= MAX_REASONING_TOKENS:
+            msg = f"answer_tokens must lie in [0, {MAX_REASONING_TOKENS}]; found {answer_tokens}"
+            raise InvalidInputError(msg)
         self._finished = True
         tree = self._builder.finish()
         statement = self.commitment_statement(
@@ -217,4 +222,7 @@ class Session:
     def _require_open(self) -> None:
         if self._finished:
             msg = "the session is finished: open another for the next reply"
+            raise InvalidInputError(msg)
+        if self.provider.closed:
+            msg = "the provider is closed: its sessions take nothing more"
             raise InvalidInputError(msg)

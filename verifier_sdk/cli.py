@@ -22,6 +22,7 @@ from coin_protocol.cli.common import (
     load_profile,
     load_roots,
     print_json,
+    printable,
     quiet_models,
     tls_files,
 )
@@ -86,7 +87,8 @@ def ask(
     """Ask a provider that replays traces, print the answer, keep the receipt."""
     receipt = asyncio.run(_ask(provider, model, question, tls))
     write_file(out, receipt)
-    OUT.print(receipt.answer.decode(errors="replace"), markup=False, highlight=False)
+    answer = receipt.answer.decode(errors="replace")
+    OUT.print(printable(answer), markup=False, highlight=False)
 
 
 @app.command()

@@ -135,6 +135,11 @@ def table_models(profile: Profile, **paths: Path | None) -> Iterator[Models]:
         progress.stop()
 
 
+def printable(text: str) -> str:
+    """Return text that others wrote without what could command the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
 def print_json(document: object) -> None:
     """Print one JSON object on one line."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
@@ -222,4 +227,4 @@ def _code_of(error: CoinError) -> int:
 def _plain(error: BaseException) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(printable(str(error)))

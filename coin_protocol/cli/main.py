@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import entry_points
 from typing import Final
@@ -51,5 +52,9 @@ def _add_missing(app: typer.Typer, name: str, module: str) -> None:
 
 def main() -> None:
     """Run `coin`. Exit codes: 0 passed, 1 failed check, 2 wrong usage, 3 undecided."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without Unicode gets question marks instead of an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = guarded(build())
     sys.exit(code)

@@ -26,6 +26,7 @@ from coin_protocol.cli.common import (
     load_roots,
     outcome_name,
     print_json,
+    printable,
     quiet_models,
     short_name,
     tier_name,
@@ -98,12 +99,14 @@ def receipt_verify(
         if report.failed is None:
             commitment = case.commitment
             OUT.print(
-                f"[green]sound[/]: {commitment.provider} committed to "
+                f"sound: {printable(commitment.provider)} committed to "
                 f"{commitment.reasoning_tokens} reasoning tokens and bills as many. "
-                "Tier: asserted; audit the receipt to have the count proven."
+                "Tier: asserted; audit the receipt to have the count proven.",
+                markup=False,
             )
         else:
-            OUT.print(f"[red]{report.failed.code}[/]: {report.detail}. {report.failed.advice}")
+            OUT.print(f"[red]{report.failed.code}[/]")
+            OUT.print(f"{printable(report.detail)}. {report.failed.advice}", markup=False)
     raise typer.Exit(code)
 
 
@@ -201,7 +204,7 @@ def print_verdict(verdict: receipt_pb2.Verdict) -> None:
         f"{exposure.whole_blocks} whole blocks"
     )
     for reason in verdict.reasons:
-        OUT.print(f"• {reason}", markup=False)
+        OUT.print(f"- {printable(reason)}", markup=False)
 
 
 def _show(digest: bytes, document: dict[str, object], *, as_json: bool) -> None:

@@ -79,7 +79,7 @@ def _table() -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="starting a provider and a verifier …",
+        caption="starting a provider and a verifier ...",
         caption_justify="left",
     )
     table.add_column("scenario", min_width=20)

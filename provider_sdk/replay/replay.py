@@ -102,7 +102,7 @@ class Replay:
         """
         try:
             question = json.loads(request)["messages"][-1]["content"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             msg = 'the request must be JSON like {"messages": [{"content": "…"}]}'
             raise InvalidInputError(msg) from error
         try:

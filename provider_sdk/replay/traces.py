@@ -48,15 +48,20 @@ def parse_traces(text: str) -> list[Trace]:
     """
     names = Trace.__dataclass_fields__.keys()
     traces = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON may hold U+2028 and other separators within a text.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             document = json.loads(line)
-            traces.append(Trace(**{name: str(document[name]) for name in names}))
-        except (ValueError, KeyError, TypeError) as error:
+            values = {name: document[name] for name in names}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             msg = f"line {number} is not a trace: wanted an object with {', '.join(names)}"
             raise InvalidInputError(msg) from error
+        if not all(isinstance(value, str) for value in values.values()):
+            msg = f"line {number} is not a trace: every field must be text"
+            raise InvalidInputError(msg)
+        traces.append(Trace(**values))
     if not traces:
         msg = "no traces: wanted one JSON object a line"
         raise InvalidInputError(msg)

@@ -167,13 +167,11 @@ def test_a_target_that_is_none_is_wrong_usage(coin: Coin, keys: Path, tmp_path: 
     assert keys
 
 
-@pytest.mark.xfail(strict=True, reason="int() of a digit that is none: ValueError")
 def test_a_port_in_odd_digits_is_wrong_usage(coin: Coin, tmp_path: Path) -> None:
     done = coin("ask", "sky-01", "--provider", "127.0.0.1:²", "--out", tmp_path / "x")
     assert done.code == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a StatementError of a local file is a failed check, 1")
 def test_a_key_set_file_that_is_garbage_is_wrong_usage(
     coin: Coin, keys: Path, tmp_path: Path
 ) -> None:

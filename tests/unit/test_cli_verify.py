@@ -224,7 +224,6 @@ def test_without_models_what_was_not_checked_is_code_3(
     assert set(document["unchecked"]) == {"WHOLE_EMBEDDING", "WHOLE_TEXT"}
 
 
-@pytest.mark.xfail(strict=True, reason="what a verifier writes goes to the terminal as it is")
 def test_what_others_wrote_cannot_command_the_terminal(
     coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
 ) -> None:
@@ -241,7 +240,6 @@ def test_what_others_wrote_cannot_command_the_terminal(
     assert "\x1b" not in done.out
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError: a bullet is not ASCII")
 def test_a_terminal_without_unicode_gets_the_same_verdict(
     audited: tuple[Parties, AuditFiles],
 ) -> None:

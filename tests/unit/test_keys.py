@@ -17,7 +17,6 @@ from coin_protocol.errors import (
     InvalidInputError,
     KeyWindowError,
     SignatureError,
-    StatementError,
 )
 from coin_protocol.keys import (
     ECDSA_P256,
@@ -425,7 +424,7 @@ def test_a_signed_key_set_reads_back_from_its_file(tmp_path: Path) -> None:
     path.write_bytes(signed.SerializeToString())
     assert read_key_set_file(path) == signed
     path.write_bytes(b"garbage")
-    with pytest.raises(StatementError):
+    with pytest.raises(InvalidInputError, match="no signed key set"):
         read_key_set_file(path)
     with pytest.raises(InvalidInputError, match="cannot read"):
         read_key_set_file(tmp_path / "missing")
