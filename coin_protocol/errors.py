@@ -85,4 +85,13 @@ class NotReadyError(TryLaterError):
 
 
 class PeerUnavailableError(TryLaterError):
-    """A peer did not answer in time, hung up or cannot be reached."""
+    """A peer did not answer in time, hung up or cannot be reached.
+
+    Attributes:
+        status: Name of the gRPC status, or another word on what came instead of an answer.
+    """
+
+    def __init__(self, message: str, *, status: str = "UNAVAILABLE") -> None:
+        """Say what happened."""
+        super().__init__(message)
+        self.status = status

@@ -35,6 +35,10 @@ def replace_file(path: Path, raw: bytes | memoryview) -> None:
         InvalidInputError: It cannot be written.
     """
     try:
+        if path.exists() and not path.is_file():
+            # A device or pipe, such as /dev/stdout, is written to and never replaced.
+            path.write_bytes(raw)
+            return
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as file:

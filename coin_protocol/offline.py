@@ -78,6 +78,7 @@ def verify_bundle(
         profile=profile,
         policy=policy,
         manifest=bundle.manifest if bundle.HasField("manifest") else None,
+        no_manifest=bundle.no_manifest,
         rounds=tuple(bundle.rounds),
         whole_rounds=tuple(bundle.whole_rounds),
         installed=installed,

@@ -7,11 +7,10 @@ from functools import cached_property
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
-
-from google.protobuf.message import DecodeError
+from typing import TypeVar
 
 from coin_protocol.encoding import digest
-from coin_protocol.errors import ConfigurationError
+from coin_protocol.errors import ConfigurationError, StatementError
 from coin_protocol.limits import (
     FLIP_CHAIN_LENGTH,
     HASH_BYTES,
@@ -20,8 +19,11 @@ from coin_protocol.limits import (
     MAX_NAME_BYTES,
     MAX_VOCABULARY,
 )
+from coin_protocol.statements import parse
 from coin_protocol.v1 import keys_pb2 as pb_keys
 from coin_protocol.v1 import profile_pb2 as pb
+
+M = TypeVar("M", pb.Profile, pb.Policy)
 
 _MILLION = 1_000_000
 _DAY = 86_400
@@ -42,8 +44,7 @@ class Profile:
         Raises:
             ConfigurationError: It does not parse, or a value is out of range.
         """
-        message = pb.Profile()
-        _parse(message, raw, "profile")
+        message = _parse(pb.Profile, raw)
         _check_profile(message)
         return cls(raw, message)
 
@@ -91,8 +92,7 @@ class Policy:
         Raises:
             ConfigurationError: It does not parse, or a value is out of range.
         """
-        message = pb.Policy()
-        _parse(message, raw, "policy")
+        message = _parse(pb.Policy, raw)
         _check_policy(message)
         return cls(raw, message)
 
@@ -135,20 +135,14 @@ def _read(path: Path, what: str) -> bytes:
     return raw
 
 
-def _parse(message: pb.Profile | pb.Policy, raw: bytes, what: str) -> None:
+def _parse(kind: type[M], raw: bytes) -> M:
     if len(raw) > _MAX_PROFILE_BYTES:
-        msg = f"a {what} of {len(raw)} bytes; at most {_MAX_PROFILE_BYTES} are read"
+        msg = f"{len(raw)} bytes; a profile or policy has at most {_MAX_PROFILE_BYTES}"
         raise ConfigurationError(msg)
     try:
-        message.ParseFromString(raw)
-    except DecodeError as error:
-        msg = f"not a serialized {what}: {error}"
-        raise ConfigurationError(msg) from error
-    size = message.ByteSize()
-    message.DiscardUnknownFields()
-    if message.ByteSize() != size:
-        msg = f"the {what} has fields that this version does not know; update coin-audit"
-        raise ConfigurationError(msg)
+        return parse(kind, raw)
+    except StatementError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _check_profile(message: pb.Profile) -> None:

@@ -49,7 +49,7 @@ def parse(kind: type[M], raw: bytes) -> M:
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        msg = f"{kind.DESCRIPTOR.name} has fields that version 1 does not know"
+        msg = f"{kind.DESCRIPTOR.name} has fields that version 1 does not know; update coin-audit"
         raise StatementError(msg)
     return message
 

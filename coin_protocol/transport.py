@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
@@ -64,6 +67,14 @@ class TlsFiles:
                 msg = f"cannot read the TLS file {path}: {error.strerror}"
                 raise ConfigurationError(msg) from error
         key, certificate, authorities = parts
+        try:
+            load_pem_private_key(key, None)
+            load_pem_x509_certificates(certificate)
+            load_pem_x509_certificates(authorities)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            names = ", ".join(str(p) for p in (self.key, self.certificate, self.authorities))
+            msg = f"wanted an unencrypted PEM key and PEM certificates in {names}"
+            raise ConfigurationError(msg) from error
         return key, certificate, authorities
 
     def server_credentials(self) -> grpc.ServerCredentials:
@@ -109,7 +120,7 @@ def bind(server: aio.Server, address: str, tls: TlsFiles | None) -> int:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, tls.server_credentials())
     except RuntimeError as error:
-        msg = f"cannot listen on {address}: is the port taken?"
+        msg = f"cannot listen on {address}: is the port taken, or do the TLS files not match?"
         raise ConfigurationError(msg) from error
 
 
@@ -184,7 +195,7 @@ def parsed(reply: M | None) -> M:
     """
     if reply is None:
         msg = "the peer's reply does not parse"
-        raise PeerUnavailableError(msg)
+        raise PeerUnavailableError(msg, status="DOES_NOT_PARSE")
     return reply
 
 

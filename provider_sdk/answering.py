@@ -34,6 +34,10 @@ class ChallengeError(InvalidInputError):
     """A challenge is malformed, past its deadline, or not from a known verifier."""
 
 
+class UnknownVerifierError(ChallengeError):
+    """A challenge is signed by no verifier that this provider knows."""
+
+
 @dataclass(frozen=True)
 class Answerer:
     """Opens what challenges draw. The caller holds the record's lock.
@@ -130,7 +134,7 @@ class Answerer:
             listed.require_valid(read_time(self.clock.now()))
         except SignatureError as error:
             msg = f"the challenge is not from a verifier known here: {error}"
-            raise ChallengeError(msg) from error
+            raise UnknownVerifierError(msg) from error
 
     def _require_fit(
         self,

@@ -15,7 +15,7 @@ from coin_protocol import transport
 from coin_protocol.errors import CoinError, TryLaterError, UnknownCommitmentError
 from coin_protocol.v1 import provider_service_pb2 as pb
 from coin_protocol.v1 import provider_service_pb2_grpc as pb_grpc
-from provider_sdk.answering import ChallengeError
+from provider_sdk.answering import ChallengeError, UnknownVerifierError
 from provider_sdk.provider import Provider, RefusedChallengeError
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["ProviderService"].full_name
@@ -96,6 +96,8 @@ def _code_of(error: CoinError) -> grpc.StatusCode:
         return grpc.StatusCode.NOT_FOUND
     if isinstance(error, TryLaterError):
         return grpc.StatusCode.UNAVAILABLE
+    if isinstance(error, UnknownVerifierError):
+        return grpc.StatusCode.PERMISSION_DENIED
     if isinstance(error, ChallengeError):
         return grpc.StatusCode.INVALID_ARGUMENT
     return grpc.StatusCode.FAILED_PRECONDITION

@@ -11,14 +11,14 @@ from datetime import timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
-from coin_protocol.checks import Case, Report, Trust, run_checks
+from coin_protocol.checks import Case, Report, Trust, rooted_keys, run_checks
 from coin_protocol.clock import wall_time
 from coin_protocol.embedding import Vectors, block_embedding, embed_texts, window_dimension
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
     SignatureError,
-    UnknownCommitmentError,
+    VerificationError,
 )
 from coin_protocol.exposure import affordable
 from coin_protocol.keys import read_time
@@ -121,6 +121,7 @@ class Auditor:
             manifest=case.manifest,
             rounds=case.rounds,
             whole_rounds=case.whole_rounds,
+            no_manifest=case.no_manifest or None,
             verdict=sign_verdict(verdict, self._signer),
         )
 
@@ -131,8 +132,10 @@ class Auditor:
             return _Decision(case, report, None, [])
         try:
             case = await self._with_manifest(case, provider)
-        except (PeerUnavailableError, UnknownCommitmentError) as error:
-            return _Decision(case, report, None, [f"No challenge could be made: {error}."])
+        except PeerUnavailableError as error:
+            # Another server than the provider's has no commitment to show, and no blame.
+            reached = await self._is_provider(case, provider)
+            case = replace(case, no_manifest=error.status if reached else "UNAVAILABLE")
         report = await self._check(case)
         if report.failed is not None:
             return _Decision(case, report, None, [])
@@ -173,6 +176,13 @@ class Auditor:
 
     async def _check(self, case: Case) -> Report:
         return await asyncio.to_thread(run_checks, case)
+
+    async def _is_provider(self, case: Case, provider: ProviderClient) -> bool:
+        try:
+            keys = rooted_keys(await provider.key_set(), self._trust.provider_roots)
+        except (PeerUnavailableError, VerificationError):
+            return False
+        return keys.owner == case.commitment.provider
 
     async def _with_manifest(self, case: Case, provider: ProviderClient) -> Case:
         manifest, fingerprints = await provider.manifest(case.commitment_sha256)

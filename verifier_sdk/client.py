@@ -11,7 +11,7 @@ from grpc import aio
 
 from coin_protocol import transport
 from coin_protocol.clock import wall_time
-from coin_protocol.errors import PeerUnavailableError, UnknownCommitmentError
+from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from coin_protocol.v1 import provider_service_pb2 as pb
 from coin_protocol.v1 import provider_service_pb2_grpc as pb_grpc
@@ -65,7 +65,7 @@ class ProviderClient:
                 await self._stub.GetKeySet(pb.GetKeySetRequest(), timeout=self._timeout)
             )
         except aio.AioRpcError as error:
-            raise _unavailable(self.target, error) from error
+            raise _unanswered(self.target, error) from error
         return reply.key_set
 
     async def manifest(
@@ -74,24 +74,22 @@ class ProviderClient:
         """Return manifest and fingerprints, waiting while they are being made.
 
         Raises:
-            UnknownCommitmentError: The provider says that it knows no such commitment.
-            PeerUnavailableError: Nothing came within the timeout.
+            PeerUnavailableError: Nothing came within the timeout, or a refusal; `status` has
+                the name of the gRPC status.
         """
         request = pb.GetManifestRequest(commitment_sha256=commitment_sha256)
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         while True:
+            await self._reach(end)
             try:
                 reply = transport.parsed(
                     await self._stub.GetManifest(request, timeout=end - loop.time())
                 )
             except aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.NOT_FOUND:
-                    msg = f"{self.target} knows no commitment {commitment_sha256.hex()}"
-                    raise UnknownCommitmentError(msg) from error
                 retry = error.code() == grpc.StatusCode.UNAVAILABLE
                 if not retry or loop.time() + _RETRY_SECONDS >= end:
-                    raise _unavailable(self.target, error) from error
+                    raise _unanswered(self.target, error) from error
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return reply.manifest, reply.fingerprints
@@ -108,6 +106,7 @@ class ProviderClient:
         end = loop.time() + self._timeout
         while True:
             try:
+                await self._reach(end)
                 left = end - loop.time()
                 ask = self._ask_whole if whole else self._ask
                 opening = await ask(commitment_sha256, challenge, left)
@@ -122,12 +121,21 @@ class ProviderClient:
                     entry.refusal.CopyFrom(refusal.refusal)
                 else:
                     entry.no_answer = error.code().name
-            except PeerUnavailableError:
-                entry.no_answer = "DOES_NOT_PARSE"
+            except PeerUnavailableError as error:
+                entry.no_answer = error.status
             else:
                 entry.opening.CopyFrom(opening)
             entry.received_at.CopyFrom(wall_time())
             return entry
+
+    async def _reach(self, end: float) -> None:
+        """Wait for a connection: without one a deadline would look like a peer that hangs."""
+        left = end - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), max(left, 0.0))
+        except TimeoutError as error:
+            msg = f"the provider at {self.target} could not be reached; try again later"
+            raise PeerUnavailableError(msg, status="UNAVAILABLE") from error
 
     async def _ask(
         self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope, seconds: float
@@ -148,6 +156,7 @@ class ProviderClient:
         return transport.parsed(reply).opening
 
 
-def _unavailable(target: str, error: aio.AioRpcError) -> PeerUnavailableError:
-    msg = f"the provider at {target} did not answer ({error.code().name}); try again later"
-    return PeerUnavailableError(msg)
+def _unanswered(target: str, error: aio.AioRpcError) -> PeerUnavailableError:
+    status = error.code().name
+    msg = f"the provider at {target} did not answer ({status}); try again later"
+    return PeerUnavailableError(msg, status=status)

@@ -13,13 +13,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from coin_protocol.checks import kept, opened, whole
-from coin_protocol.checks.case import Case, Trust
+from coin_protocol.checks.case import Case, Trust, rooted_keys
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.errors import VerificationError
 from coin_protocol.receipt import check_rounds
 from coin_protocol.v1 import receipt_pb2
 
-__all__ = ["CHECKS", "Case", "Check", "CheckFailure", "Report", "Trust", "run_checks"]
+__all__ = [
+    "CHECKS",
+    "Case",
+    "Check",
+    "CheckFailure",
+    "Report",
+    "Trust",
+    "rooted_keys",
+    "run_checks",
+]
 
 _PROVIDER: Final = receipt_pb2.FAULT_PROVIDER
 _UNATTRIBUTED: Final = receipt_pb2.FAULT_UNATTRIBUTED

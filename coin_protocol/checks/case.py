@@ -41,6 +41,23 @@ class Trust:
     verifiers: KeyRing
 
 
+def rooted_keys(signed: envelope_pb2.Envelope, roots: Sequence[VerificationKey]) -> KeyRing:
+    """Return the keys of a key set that one of the pinned `roots` signed.
+
+    Raises:
+        SignatureError: None did.
+        StatementError: It is malformed.
+    """
+    wrong: SignatureError | None = None
+    for root in roots:
+        try:
+            return statements.read_key_set(envelope.verify_with_key(signed, envelope.KEY_SET, root))
+        except SignatureError as error:
+            wrong = error
+    msg = "no pinned root key signed the provider's key set"
+    raise SignatureError(msg) from wrong
+
+
 @dataclass(frozen=True)
 class Case:
     """What a verifier has in hand. Every check reads this and nothing else.
@@ -51,6 +68,7 @@ class Case:
         profile: What the verifier can check commitments of.
         policy: The verifier's own rules.
         manifest: Signed by the provider; None until it was asked for.
+        no_manifest: Status under which it was asked for and did not come.
         rounds: Challenges so far and what came of them.
         whole_rounds: The same for whole-block challenges.
         installed: The profile's tokenizer and embedding model, where they are installed.
@@ -61,6 +79,7 @@ class Case:
     profile: Profile
     policy: Policy
     manifest: envelope_pb2.Envelope | None = None
+    no_manifest: str = ""
     rounds: Sequence[receipt_pb2.Round] = field(default=())
     whole_rounds: Sequence[receipt_pb2.Round] = field(default=())
     installed: tuple[Tokenizer, TextEmbedder] | None = None
@@ -73,16 +92,7 @@ class Case:
             SignatureError: No pinned root signed the key set.
             StatementError: It is malformed.
         """
-        wrong: SignatureError | None = None
-        for root in self.trust.provider_roots:
-            try:
-                raw = envelope.verify_with_key(self.receipt.key_set, envelope.KEY_SET, root)
-            except SignatureError as error:
-                wrong = error
-            else:
-                return statements.read_key_set(raw)
-        msg = "no pinned root key signed the provider's key set"
-        raise SignatureError(msg) from wrong
+        return rooted_keys(self.receipt.key_set, self.trust.provider_roots)
 
     @property
     def models(self) -> tuple[Tokenizer, TextEmbedder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from coin_protocol.limits import FLIP_CHAIN_LENGTH, HASH_BYTES
 from coin_protocol.quantise import SCALE_BYTES, dequantise
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 
-NOT_REACHED: Final = "UNAVAILABLE"
-"""`Round.no_answer` of a challenge that never reached the provider (the gRPC status)."""
+BLAMELESS: Final = frozenset({"UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+"""gRPC statuses that accuse nobody: the verifier may not have reached the provider, or may
+have asked without being known to it. They never make a PASS either."""
 
 
 def has_openings(case: Case) -> bool:
@@ -35,8 +36,8 @@ def has_flips(case: Case) -> bool:
 
 
 def has_rounds(case: Case) -> bool:
-    """Whether a challenge of either kind was sent."""
-    return bool(case.rounds) or bool(case.whole_rounds)
+    """Whether the manifest was asked for in vain, or a challenge of either kind was sent."""
+    return bool(case.no_manifest) or bool(case.rounds) or bool(case.whole_rounds)
 
 
 def flip(case: Case) -> None:
@@ -75,6 +76,8 @@ def indices_as_drawn(case: Case) -> None:
 
 def opening_present(case: Case) -> None:
     """Every challenge was answered in time with all that it drew, or rightly refused."""
+    if case.no_manifest:
+        _unanswered("the manifest of a commitment that the provider signed", case.no_manifest)
     for entry in case.rounds:
         _require_answer(case, entry, case.challenge(entry))
     for entry in case.whole_rounds:
@@ -227,15 +230,7 @@ def _require_answer(
     """Check that a round brought an answer in time, or a refusal that its caps bear out."""
     number = challenge.round
     if entry.HasField("no_answer"):
-        msg = f"round {number}: the provider did not answer ({entry.no_answer[:200]})"
-        if entry.no_answer == NOT_REACHED:
-            # The verifier's own network may be at fault, so this accuses nobody.
-            raise CheckFailure(
-                msg,
-                fault=receipt_pb2.FAULT_UNSPECIFIED,
-                outcome=receipt_pb2.OUTCOME_INCONCLUSIVE,
-            )
-        raise CheckFailure(msg)
+        _unanswered(f"the challenge of round {number}", entry.no_answer)
     late = read_time(entry.received_at) - read_time(challenge.deadline)
     if late.total_seconds() > 0:
         msg = f"round {number}: the answer came {late.total_seconds():.3f} s past the deadline"
@@ -256,6 +251,15 @@ def _require_answer(
     if opening.challenge_sha256 != named:
         msg = f"round {number}: the opening is of another challenge"
         raise CheckFailure(msg)
+
+
+def _unanswered(what: str, status: str) -> NoReturn:
+    msg = f"{what} was not answered ({status[:200]})"
+    if status in BLAMELESS:
+        raise CheckFailure(
+            msg, fault=receipt_pb2.FAULT_UNSPECIFIED, outcome=receipt_pb2.OUTCOME_INCONCLUSIVE
+        )
+    raise CheckFailure(msg)
 
 
 def _require_justified(

@@ -123,6 +123,7 @@ async def _audit(
     """Have a receipt audited. Also gives the seconds."""
     start = time.perf_counter()
     stub = verifier_grpc.VerifierServiceStub(channel)
+    audit = verifier_pb.Audit()
     try:
         submitted = await stub.SubmitReceipt(
             verifier_pb.SubmitReceiptRequest(receipt=receipt), timeout=_CALL_SECONDS
@@ -157,7 +158,7 @@ async def _process(command: list[str], log: Path) -> AsyncIterator[asyncio.Task[
         try:
             line = await asyncio.wait_for(stdout.readline(), _START_SECONDS)
             return int(json.loads(line)["port"])
-        except (TimeoutError, ValueError, KeyError) as error:
+        except (TimeoutError, ValueError, KeyError, TypeError) as error:
             msg = f"{command[2]} did not start: {_tail(log)}"
             raise TryLaterError(msg) from error
 

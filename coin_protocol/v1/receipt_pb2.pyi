@@ -438,8 +438,11 @@ class Bundle(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     WHOLE_ROUNDS_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    NO_MANIFEST_FIELD_NUMBER: _builtins.int
     format: _builtins.str
     """"coin.bundle.v1"."""
+    no_manifest: _builtins.str
+    """The verifier's own word on why no manifest came, where it asked and none did."""
     @_builtins.property
     def receipt(self) -> Global___Receipt: ...
     @_builtins.property
@@ -459,13 +462,19 @@ class Bundle(_message.Message):
         rounds: _abc.Iterable[Global___Round] | None = ...,
         whole_rounds: _abc.Iterable[Global___Round] | None = ...,
         verdict: _envelope_pb2.Envelope | None = ...,
+        no_manifest: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "manifest", b"manifest", "receipt", b"receipt", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_no_manifest", b"_no_manifest", "manifest", b"manifest", "no_manifest", b"no_manifest", "receipt", b"receipt", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "format", b"format", "manifest", b"manifest", "receipt", b"receipt", "rounds", b"rounds", "verdict", b"verdict", "whole_rounds", b"whole_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_no_manifest", b"_no_manifest", "format", b"format", "manifest", b"manifest", "no_manifest", b"no_manifest", "receipt", b"receipt", "rounds", b"rounds", "verdict", b"verdict", "whole_rounds", b"whole_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__manifest: _TypeAlias = _typing.Literal["manifest"]  # noqa: Y015
     _WhichOneofArgType__manifest: _TypeAlias = _typing.Literal["_manifest", b"_manifest"]  # noqa: Y015
+    _WhichOneofReturnType__no_manifest: _TypeAlias = _typing.Literal["no_manifest"]  # noqa: Y015
+    _WhichOneofArgType__no_manifest: _TypeAlias = _typing.Literal["_no_manifest", b"_no_manifest"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__manifest) -> _WhichOneofReturnType__manifest | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__no_manifest) -> _WhichOneofReturnType__no_manifest | None: ...
 
 Global___Bundle: _TypeAlias = Bundle  # noqa: Y015

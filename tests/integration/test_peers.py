@@ -16,7 +16,7 @@ import pytest
 from grpc import aio
 
 from coin_protocol import envelope, transport
-from coin_protocol.errors import PeerUnavailableError, UnknownCommitmentError
+from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.keys import read_time
 from coin_protocol.statements import read_challenge, read_refusal
 from coin_protocol.testing.small import small_profile
@@ -65,7 +65,7 @@ def unanswered(verdict: receipt_pb2.Verdict) -> bool:
 # Providers that cannot answer
 
 
-async def test_a_commitment_that_the_provider_does_not_know_is_undecided(
+async def test_a_provider_that_disowns_what_it_signed_fails(
     parties: Parties, provider: Provider
 ) -> None:
     with parties.provider() as other:
@@ -73,11 +73,25 @@ async def test_a_commitment_that_the_provider_does_not_know_is_undecided(
     async with serving(provider) as target:
         verdict = await audit(parties, reply.receipt, target)
         async with ProviderClient(target, tls=None, timeout=WAIT_SECONDS) as client:
-            with pytest.raises(UnknownCommitmentError, match=reply.commitment_sha256.hex()):
+            with pytest.raises(PeerUnavailableError) as raised:
                 await client.manifest(reply.commitment_sha256)
+    assert raised.value.status == "NOT_FOUND"
+    assert unanswered(verdict)
+    assert says(verdict, "not_found")
+
+
+async def test_a_server_that_is_not_the_provider_is_held_against_nobody(
+    parties: Parties, provider: Provider
+) -> None:
+    async def unknown(_: bytes, context: transport.Context) -> None:
+        await transport.abort(context, grpc.StatusCode.NOT_FOUND, "never heard of it")
+
+    reply = run_session(provider)
+    async with serving_raw({"GetManifest": unknown}) as target:
+        verdict = await audit(parties, reply.receipt, target)
     assert verdict.outcome == INCONCLUSIVE
     assert verdict.fault == receipt_pb2.FAULT_UNSPECIFIED
-    assert says(verdict, "no challenge could be made")
+    assert failed(verdict) == ["OPENING_PRESENT"]
 
 
 async def test_a_provider_that_is_not_there_is_undecided(
@@ -162,7 +176,7 @@ async def test_a_peer_that_hangs_fails_within_the_timeout(
     assert says(verdict, "deadline_exceeded")
 
 
-async def test_a_peer_that_hangs_over_its_manifest_is_undecided_within_the_timeout(
+async def test_a_peer_that_hangs_over_its_manifest_fails_within_the_timeout(
     parties: Parties, provider: Provider
 ) -> None:
     async def hang(honest: Callable[[], Awaitable[Manifest]], _: transport.Context) -> Manifest:
@@ -172,8 +186,8 @@ async def test_a_peer_that_hangs_over_its_manifest_is_undecided_within_the_timeo
     reply = run_session(provider)
     async with misbehaving(provider, show=hang) as target, asyncio.timeout(WAIT_SECONDS):
         verdict = await audit(parties, reply.receipt, target, call_seconds=0.5)
-    assert verdict.outcome == INCONCLUSIVE
-    assert says(verdict, "no challenge could be made")
+    assert unanswered(verdict)
+    assert says(verdict, "deadline_exceeded")
 
 
 async def _unsigned(*_: object) -> Opening:
@@ -228,7 +242,6 @@ async def test_an_answer_that_nobody_signed_is_no_answer(
     [
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -247,6 +260,18 @@ async def test_whatever_status_a_refusal_hides_behind_it_is_no_answer(
         verdict = await audit(parties, reply.receipt, target)
     assert unanswered(verdict)
     assert says(verdict, code.name.lower())
+
+
+async def test_a_verifier_that_the_provider_does_not_know_accuses_nobody(
+    parties: Parties, provider: Provider
+) -> None:
+    strangers = Parties(root=parties.root, signer=parties.signer)
+    reply = run_session(provider)
+    async with serving(provider) as target:
+        verdict = await audit(strangers, reply.receipt, target)
+    assert verdict.outcome == INCONCLUSIVE
+    assert verdict.fault == receipt_pb2.FAULT_UNSPECIFIED
+    assert says(verdict, "permission_denied")
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ REMOTE = (
     "128.0.0.1:1",
     "127.0.0.1.example.org:1",
     "localhost.example.org:1",
-    "unix:/tmp/socket:1",
+    "unix:socket:1",
 )
 NO_TARGETS = ("", "localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1")
 

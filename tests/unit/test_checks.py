@@ -778,3 +778,16 @@ def test_an_opening_under_a_revoked_key_that_is_dated_back_fails() -> None:
     report = run_checks(before.ask(edit_opening=backdated).case())
     assert report.failed is not None
     assert (report.failed.code, report.fault) == ("KEY_WINDOW", UNATTRIBUTED)
+
+
+def test_a_refusal_that_shows_challenges_of_the_providers_own_making_fails() -> None:
+    answered = answered_elsewhere(3)
+    for entry in answered:
+        own = envelope.sign(
+            entry.challenge.payload, entry.challenge.payload_type, World().signer(PROVIDER)
+        )
+        entry.challenge.CopyFrom(own)
+    report = run_checks(audit().ask(edit_round=refused(World(), answered)).case())
+    assert report.failed is not None
+    assert (report.failed.code, report.fault) == ("OPENING_PRESENT", BY_PROVIDER)
+    assert "signed itself" in report.detail
