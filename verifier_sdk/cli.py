@@ -83,12 +83,17 @@ def ask(
     out: Annotated[Path, typer.Option(help="Receipt to write; JSON if it ends in .json.")],
     model: Annotated[str, typer.Option(help="Name of the replayed model.")] = "replay",
     tls: TlsOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a provider that replays traces, print the answer, keep the receipt."""
     receipt = asyncio.run(_ask(provider, model, question, tls))
     write_file(out, receipt)
     answer = receipt.answer.decode(errors="replace")
-    OUT.print(printable(answer), markup=False, highlight=False)
+    if as_json:
+        print_json({"receipt": str(out), "answer": answer})
+    else:
+        OUT.print(printable(answer), markup=False, highlight=False)
 
 
 @app.command()
