@@ -82,11 +82,11 @@ def _table() -> Table:
         caption="starting a provider and a verifier ...",
         caption_justify="left",
     )
-    table.add_column("scenario", min_width=20)
+    table.add_column("scenario", min_width=18)
     table.add_column("verdict", no_wrap=True)
     table.add_column("tier", no_wrap=True)
     table.add_column("decided by", no_wrap=True)
-    for name in ("tokens", "blocks", "time"):
+    for name in ("tokens", "blocks", "sec"):
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -116,5 +116,5 @@ def _row(played: Played) -> tuple[str, ...]:
         ", ".join(played.failed_checks) or "every check",
         str(exposure.tokens),
         str(exposure.block_embeddings),
-        f"{played.seconds:.1f} s",
+        f"{played.seconds:.1f}",
     )
