@@ -157,18 +157,20 @@ def _checked_ids(token_ids: Sequence[int] | npt.NDArray[np.integer], vocabulary:
         if least >= 0 and most < vocabulary:
             ids.frombytes(token_ids.astype(_ID).tobytes())
     else:
+        flat = isinstance(token_ids, Sequence) and not isinstance(
+            token_ids, (bytes, bytearray, str)
+        )
+        if not flat or bool in map(type, token_ids):
+            kind = type(token_ids).__name__
+            msg = f"wanted a flat sequence of token ids; found {kind}, or truth values in it"
+            raise InvalidInputError(msg)
         # An array takes a short list ten times faster than numpy does.
         try:
-            if isinstance(token_ids, (bytes, bytearray, str)) or not hasattr(token_ids, "index"):
-                raise TypeError(type(token_ids).__name__)  # noqa: TRY301 - as extend would
             ids.extend(token_ids)
-            least, most = 0, max(ids, default=0)
         except (TypeError, OverflowError) as error:
             msg = f"wanted a flat sequence of token ids from 0 up; found {error}"
             raise InvalidInputError(msg) from error
-        if bool in map(type, token_ids):
-            msg = "wanted a flat sequence of token ids; found truth values"
-            raise InvalidInputError(msg)
+        least, most = 0, max(ids, default=0)
     if least < 0 or most >= vocabulary:
         wrong = least if least < 0 else most
         msg = f"token id {wrong} is outside the vocabulary of {vocabulary} ids"

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol.encoding import KEY_TAG
 from coin_protocol.errors import InvalidInputError, KeyWindowError, SignatureError
@@ -204,18 +205,17 @@ class KeyRing:
         return ring
 
 
-def read_time(stamp: object) -> datetime:
+def read_time(stamp: Timestamp) -> datetime:
     """Return a protobuf Timestamp as an aware UTC datetime (microseconds, rounded down).
 
     Raises:
         InvalidInputError: It is out of the range of years 1 to 9999.
     """
     try:
-        found: datetime = stamp.ToDatetime(tzinfo=UTC)  # type: ignore[attr-defined]
+        return stamp.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         msg = "a time is out of the range of years 1 to 9999"
         raise InvalidInputError(msg) from error
-    return found
 
 
 def _require_name(name: str) -> None:

@@ -174,6 +174,7 @@ def _read(path: Path, profile: profile_pb2.Profile) -> TokenTable:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
     except Exception as error:
+        # numpy raises whatever the bytes lead it to.
         msg = f"not a numpy file: {error}"
         raise VerificationError(msg) from error
     if rows.shape != wanted or rows.dtype != np.uint8:

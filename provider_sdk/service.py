@@ -31,14 +31,14 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
         """Serve what `holder` returns for a commitment's digest (empty for none)."""
         self._holder = holder
 
-    async def GetKeySet(  # noqa: N802 - named by the wire
+    async def GetKeySet(
         self, request: pb.GetKeySetRequest, context: transport.Context
     ) -> pb.GetKeySetResponse:
         """Return the key set."""
         del request, context
         return pb.GetKeySetResponse(key_set=self._holder(b"").key_set)
 
-    async def GetManifest(  # noqa: N802
+    async def GetManifest(
         self, request: pb.GetManifestRequest, context: transport.Context
     ) -> pb.GetManifestResponse:
         """Return a commitment's manifest and fingerprints."""
@@ -48,7 +48,7 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
         )
         return pb.GetManifestResponse(manifest=manifest, fingerprints=fingerprints)
 
-    async def AnswerChallenge(  # noqa: N802
+    async def AnswerChallenge(
         self, request: pb.AnswerChallengeRequest, context: transport.Context
     ) -> pb.AnswerChallengeResponse:
         """Open what a challenge draws."""
@@ -56,7 +56,7 @@ class ProviderServicer(pb_grpc.ProviderServiceServicer):
         opening = await _run(context, lambda: self._holder(key).answer(key, request.challenge))
         return pb.AnswerChallengeResponse(opening=opening)
 
-    async def AnswerWholeBlockChallenge(  # noqa: N802
+    async def AnswerWholeBlockChallenge(
         self, request: pb.AnswerWholeBlockChallengeRequest, context: transport.Context
     ) -> pb.AnswerWholeBlockChallengeResponse:
         """Open whole the blocks that a challenge draws."""

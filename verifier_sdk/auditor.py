@@ -31,7 +31,7 @@ from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
 from coin_protocol.v1 import opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
-from verifier_sdk.semantic import CosineJudge, Judge, Judgement, OpenedEvidence
+from verifier_sdk.semantic import CosineJudge, Judge, Judgement, OpenedEvidence, textual_scores
 from verifier_sdk.verdict import make_verdict, sign_verdict
 
 NEAR_DUPLICATE = 0.995
@@ -150,14 +150,15 @@ class Auditor:
             embed_texts, self._models.embedder, [case.receipt.answer.decode(errors="replace")]
         )
         judgement = Judgement(receipt_pb2.OUTCOME_INCONCLUSIVE, "nothing was opened")
+        notes: list[str] = []
         for number in range(1, plan.max_rounds + 1):
             wanted = plan.blocks_first_round if number == 1 else plan.blocks_per_round
             blocks, tokens = affordable(
                 case.ledger, case.caps, blocks=wanted, tokens_per_block=plan.tokens_per_block
             )
             if blocks == 0:
-                note = "The exposure caps of the profile allow no further opening."
-                return _Decision(case, report, judgement, [note])
+                notes.append("The exposure caps of the profile allow no further opening.")
+                break
             case = await self._challenge(case, provider, number, blocks, tokens)
             report = await self._check(case)
             if report.failed is None and number == 1 and plan.whole_blocks:
@@ -166,13 +167,14 @@ class Auditor:
             if report.failed is not None:
                 return _Decision(case, report, None, [])
             if not case.openings:
-                note = "The provider refused, and shows that others have used up the caps."
-                return _Decision(case, report, judgement, [note])
+                notes.append("The provider refused, and shows that others have used up the caps.")
+                break
             evidence = OpenedEvidence.of(case, answer)
             judgement = self._judge.judge(evidence)
             if judgement.outcome != receipt_pb2.OUTCOME_INCONCLUSIVE:
                 break
-        return _Decision(case, report, judgement, self._across_sessions(case))
+        judgement = replace(judgement, scores=[*judgement.scores, *textual_scores(case)])
+        return _Decision(case, report, judgement, notes + self._across_sessions(case))
 
     async def _check(self, case: Case) -> Report:
         return await asyncio.to_thread(run_checks, case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,8 +66,12 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Audit a receipt: challenge the provider, check what it opens, give a verdict."""
     kept = read_receipt(read_file(receipt))
-    auditor = _auditor(name, key, root, profile, policy)
-    bundle = asyncio.run(_audit(auditor, kept, provider, tls, timeout))
+    status = ERR.status("auditing")
+    auditor = _auditor(
+        name, key, root, profile, policy, lambda _, number: status.update(f"round {number}")
+    )
+    with status:
+        bundle = asyncio.run(_audit(auditor, kept, provider, tls, timeout))
     if bundle_out is not None:
         write_file(bundle_out, bundle)
     verdict = receipt_pb2.Verdict.FromString(bundle.verdict.payload)
@@ -137,8 +142,7 @@ async def _audit(
     from verifier_sdk.client import ProviderClient
 
     async with ProviderClient(target, tls=tls_files(tls), timeout=seconds) as client:
-        with ERR.status("auditing"):
-            return await auditor.audit(receipt, client)
+        return await auditor.audit(receipt, client)
 
 
 async def _serve(
@@ -170,7 +174,14 @@ async def _serve(
         await transport.serve(server, listen, files, ready)
 
 
-def _auditor(name: str, key: Path, root: list[Path], profile: str, policy: str) -> Auditor:
+def _auditor(
+    name: str,
+    key: Path,
+    root: list[Path],
+    profile: str,
+    policy: str,
+    on_round: Callable[[str, int], None] | None = None,
+) -> Auditor:
     quiet_models()
     from coin_protocol.checks import Trust
     from coin_protocol.keyset import pinned
@@ -188,6 +199,7 @@ def _auditor(name: str, key: Path, root: list[Path], profile: str, policy: str) 
         trust=Trust(load_roots(root), pinned("verifiers", [signer.public])),
         models=models,
         policy=load_policy(policy),
+        on_round=on_round,
     )
 
 

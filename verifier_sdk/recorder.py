@@ -59,8 +59,15 @@ class Recorder:
         commitment: envelope_pb2.Envelope,
         key_set: envelope_pb2.Envelope,
         billed: statements_pb2.Usage | None = None,
+        summary: bytes | None = None,
     ) -> receipt_pb2.Receipt:
         """Return the receipt.
+
+        Args:
+            commitment: As it came.
+            key_set: As it came.
+            billed: Usage as the client was told it.
+            summary: Exact bytes of the visible reasoning summary, where there was one.
 
         Raises:
             InvalidInputError: A part passes its limit.
@@ -70,6 +77,8 @@ class Recorder:
         self._receipt.answer = "".join(self._answer).encode()
         if billed is not None:
             self._receipt.billed.CopyFrom(billed)
+        if summary is not None:
+            self._receipt.summary = summary
         check_receipt(self._receipt)
         return self._receipt
 

@@ -51,7 +51,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         self._providers = providers
         self._audits: dict[str, _Audit] = {}
 
-    async def SubmitReceipt(  # noqa: N802 - named by the wire
+    async def SubmitReceipt(
         self, request: pb.SubmitReceiptRequest, context: transport.Context
     ) -> pb.SubmitReceiptResponse:
         """Keep a receipt; the same one again gives the same audit."""
@@ -75,7 +75,7 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             self._audits[audit_id] = _Audit(receipt, message)
         return pb.SubmitReceiptResponse(audit_id=audit_id)
 
-    async def RunAudit(  # noqa: N802
+    async def RunAudit(
         self, request: pb.RunAuditRequest, context: transport.Context
     ) -> pb.RunAuditResponse:
         """Start an audit, unless it runs or is decided."""
@@ -86,13 +86,13 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
             await _change(audit, pb.AUDIT_STATE_RUNNING)
         return pb.RunAuditResponse(audit=audit.message)
 
-    async def GetAudit(  # noqa: N802
+    async def GetAudit(
         self, request: pb.GetAuditRequest, context: transport.Context
     ) -> pb.GetAuditResponse:
         """Return an audit as it stands."""
         return pb.GetAuditResponse(audit=(await self._find(request.audit_id, context)).message)
 
-    async def WatchAudit(  # noqa: N802
+    async def WatchAudit(
         self, request: pb.WatchAuditRequest, context: transport.Context
     ) -> AsyncIterator[pb.WatchAuditResponse]:
         """Send an audit as it stands, then each change, until it is decided."""

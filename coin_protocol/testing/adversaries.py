@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 - the lies pass on whatever the honest method takes
 """Providers that lie, each by one overridden method. Usable as real gRPC servers.
 
 `ADVERSARIES` names them, with the check that must catch each. Needs `provider_sdk`.
@@ -46,7 +45,7 @@ def _bill(statement: statements_pb2.Commitment, reasoning_tokens: int) -> None:
 class OverReportedBill(Provider):
     """Commits to the true count and bills half as much again."""
 
-    class session_class(Session):  # noqa: N801 - fills the attribute of that name
+    class session_class(Session):
         """Lies on the bill."""
 
         def commitment_statement(self, tree: TokenTree, **of: Any) -> statements_pb2.Commitment:
@@ -59,7 +58,7 @@ class OverReportedBill(Provider):
 class SizeBeyondTree(Provider):
     """Signs a size three blocks larger than its tree, and bills it."""
 
-    class session_class(Session):  # noqa: N801
+    class session_class(Session):
         """Lies about the size."""
 
         def commitment_statement(self, tree: TokenTree, **of: Any) -> statements_pb2.Commitment:
@@ -84,7 +83,7 @@ class _RepeatingBuilder(CommitmentBuilder):
 class LeavesRepeated(Provider):
     """Puts the leaves of the first block into the tree twice more, and bills them."""
 
-    class session_class(Session):  # noqa: N801
+    class session_class(Session):
         """Repeats leaves."""
 
         builder_class = _RepeatingBuilder
@@ -115,7 +114,7 @@ class MadeUpRows(Provider):
 class CopiedEmbedding(Provider):
     """Commits to the answer's embedding as that of every window, to score well."""
 
-    class session_class(Session):  # noqa: N801
+    class session_class(Session):
         """Lies about what its blocks embed as."""
 
         def block_windows(self, tree: TokenTree, answer: bytes) -> list[Future[list[bytes]]]:
@@ -134,7 +133,7 @@ class CopiedEmbedding(Provider):
 class RefusedOpening(Provider):
     """Answers no challenge, though no cap is reached."""
 
-    class answerer_class(Answerer):  # noqa: N801
+    class answerer_class(Answerer):
         """Refuses."""
 
         def open(

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 - an edit may put anything anywhere
 """Edits and worlds to forge evidence with: what the evidence vectors and tests are made of."""
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class ReplayServicer(pb_grpc.ReplayServiceServicer):
         """Serve `replays`."""
         self._replays = replays
 
-    async def Generate(  # noqa: N802 - named by the wire
+    async def Generate(
         self, request: pb.GenerateRequest, context: transport.Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream one reply."""

@@ -161,6 +161,38 @@ async def test_blocks_sold_twice_are_noted_and_prove_nothing() -> None:
     assert says(second, f"is like block 0 of commitment {replies[0].commitment_sha256.hex()}")
 
 
+async def test_blocks_sold_twice_are_noted_where_the_caps_leave_an_audit_undecided() -> None:
+    parties = Parties(
+        policy=small_policy(strict),
+        profile=small_profile(tokens_ppm=1_000_000, blocks_ppm=1),
+    )
+    memory = InMemoryEvidence()
+    same = [5] * 80
+    with parties.provider() as provider:
+        replies = [run_session(provider, same) for _ in range(2)]
+        async with serving(provider) as target:
+            first, second = [
+                await audit(parties, reply.receipt, target, memory=memory) for reply in replies
+            ]
+    assert first.outcome == second.outcome == INCONCLUSIVE
+    assert says(second, "caps")
+    assert says(second, "is like block")
+
+
+async def test_the_share_of_noncanonical_ids_in_whole_blocks_is_in_the_verdict(
+    parties: Parties, provider: Provider
+) -> None:
+    pairs = provider.tokenizer.encode("ab")
+    split = list(b"ab")
+    for ids, share in ((pairs * 32, 0.0), (split * 16, 1.0)):
+        reply = run_session(provider, ids)
+        async with serving(provider) as target:
+            verdict = await audit(parties, reply.receipt, target)
+        found = [score.value for score in verdict.scores if score.name == "noncanonical_tokens"]
+        assert found == [share] * verdict.exposure.whole_blocks
+        assert found
+
+
 # Lies
 
 

@@ -90,25 +90,25 @@ async def answering(servicer: VerifierServiceServicer | None) -> AsyncIterator[a
 class Stuck(VerifierServiceServicer):
     """Takes a receipt, runs nothing, and says that it failed."""
 
-    async def SubmitReceipt(  # noqa: N802 - named by the wire
+    async def SubmitReceipt(
         self, request: pb.SubmitReceiptRequest, context: transport.Context
     ) -> pb.SubmitReceiptResponse:
         del request, context
         return pb.SubmitReceiptResponse(audit_id="1")
 
-    async def RunAudit(  # noqa: N802
+    async def RunAudit(
         self, request: pb.RunAuditRequest, context: transport.Context
     ) -> pb.RunAuditResponse:
         del request, context
         return pb.RunAuditResponse()
 
-    async def GetAudit(  # noqa: N802
+    async def GetAudit(
         self, request: pb.GetAuditRequest, context: transport.Context
     ) -> pb.GetAuditResponse:
         del request, context
         return pb.GetAuditResponse()
 
-    async def WatchAudit(  # noqa: N802
+    async def WatchAudit(
         self, request: pb.WatchAuditRequest, context: transport.Context
     ) -> AsyncIterator[pb.WatchAuditResponse]:
         del request, context

@@ -361,7 +361,7 @@ async def test_an_answer_past_the_deadline_counts_as_none() -> None:
     ) -> Opening:
         reply = await honest()
         deadline = read_time(read_challenge(request.challenge.payload).deadline)
-        while (left := (deadline - datetime.now(UTC)).total_seconds()) >= 0:  # noqa: ASYNC110
+        while (left := (deadline - datetime.now(UTC)).total_seconds()) >= 0:  # noqa: ASYNC110 - until a deadline passes
             await asyncio.sleep(left + 0.01)
         return reply
 

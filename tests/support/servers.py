@@ -52,7 +52,7 @@ class Misbehaving(ProviderServicer):
         self._answer = answer
         self._show = show
 
-    async def AnswerChallenge(  # noqa: N802 - named by the wire
+    async def AnswerChallenge(
         self, request: pb.AnswerChallengeRequest, context: transport.Context
     ) -> Opening:
         """Answer a challenge."""
@@ -62,7 +62,7 @@ class Misbehaving(ProviderServicer):
 
         return await (honest() if self._answer is None else self._answer(honest, request, context))
 
-    async def GetManifest(  # noqa: N802
+    async def GetManifest(
         self, request: pb.GetManifestRequest, context: transport.Context
     ) -> Manifest:
         """Show a manifest."""

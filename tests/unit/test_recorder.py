@@ -109,6 +109,14 @@ def test_the_bill_is_kept_where_the_client_was_told_one() -> None:
     assert not finish(Recorder(request=b"")).HasField("billed")
 
 
+def test_the_summary_is_kept_where_there_was_one() -> None:
+    receipt = Recorder(request=b"").finish(
+        commitment=COMMITMENT, key_set=KEY_SET, summary=b"I counted."
+    )
+    assert receipt.summary == b"I counted."
+    assert not finish(Recorder(request=b"")).HasField("summary")
+
+
 def test_a_receipt_can_be_read_back_in_both_forms(provider: Provider) -> None:
     receipt = run_session(provider, reasoning_ids(20)).receipt
     assert receipt.format == RECEIPT_FORMAT

@@ -2,5 +2,6 @@
 
 from verifier_sdk.semantic.cosine import CosineJudge
 from verifier_sdk.semantic.judge import Judge, Judgement, OpenedBlock, OpenedEvidence
+from verifier_sdk.semantic.textual import textual_scores
 
-__all__ = ["CosineJudge", "Judge", "Judgement", "OpenedBlock", "OpenedEvidence"]
+__all__ = ["CosineJudge", "Judge", "Judgement", "OpenedBlock", "OpenedEvidence", "textual_scores"]
