@@ -87,10 +87,8 @@ class ProviderClient:
                     await self._stub.GetManifest(request, timeout=end - loop.time())
                 )
             except aio.AioRpcError as error:
-                retry = error.code() == grpc.StatusCode.UNAVAILABLE
-                if not retry or loop.time() + _RETRY_SECONDS >= end:
+                if not await _may_retry(error, end):
                     raise _unanswered(self.target, error) from error
-                await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return reply.manifest, reply.fingerprints
 
@@ -111,11 +109,8 @@ class ProviderClient:
                 ask = self._ask_whole if whole else self._ask
                 opening = await ask(commitment_sha256, challenge, left)
             except aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.UNAVAILABLE:
-                    await asyncio.sleep(min(_RETRY_SECONDS, max(0.0, end - loop.time())))
-                    # A try cut short by this deadline would look like a peer that hangs.
-                    if end - loop.time() >= _RETRY_SECONDS:
-                        continue
+                if await _may_retry(error, end):
+                    continue
                 refusal = transport.details_of(error, pb.RefusalDetail())
                 if refusal is not None:
                     entry.refusal.CopyFrom(refusal.refusal)
@@ -154,6 +149,19 @@ class ProviderClient:
         )
         reply = await self._stub.AnswerWholeBlockChallenge(request, timeout=seconds)
         return transport.parsed(reply).opening
+
+
+async def _may_retry(error: aio.AioRpcError, end: float) -> bool:
+    """Wait a moment after a call that did not reach its peer; say whether to try again.
+
+    A try cut short by the deadline `end` would look like a peer that hangs, so the last one
+    keeps its status.
+    """
+    if error.code() != grpc.StatusCode.UNAVAILABLE:
+        return False
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(min(_RETRY_SECONDS, max(0.0, end - loop.time())))
+    return end - loop.time() >= _RETRY_SECONDS
 
 
 def _unanswered(target: str, error: aio.AioRpcError) -> PeerUnavailableError:

@@ -159,6 +159,27 @@ async def test_a_provider_that_was_never_reached_is_not_accused_on_a_busy_machin
     assert entry.no_answer == "UNAVAILABLE"
 
 
+async def test_fingerprints_that_take_too_long_accuse_nobody_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sleep = asyncio.sleep
+
+    async def oversleep(seconds: float) -> None:
+        await sleep(seconds + 0.24)
+
+    async def not_ready(_: bytes, context: transport.Context) -> None:
+        await transport.abort(context, grpc.StatusCode.UNAVAILABLE, "still being made")
+
+    monkeypatch.setattr("verifier_sdk.client.asyncio.sleep", oversleep)
+    async with (
+        serving_raw({"GetManifest": not_ready}) as target,
+        ProviderClient(target, tls=None, timeout=0.5) as client,
+    ):
+        with pytest.raises(PeerUnavailableError) as raised:
+            await client.manifest(bytes(32))
+    assert raised.value.status == "UNAVAILABLE"
+
+
 # Providers that will not answer
 
 

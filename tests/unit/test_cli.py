@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,15 @@ def test_names_in_errors_are_no_markup(coin: Coin, tmp_path: Path) -> None:
     assert "[bold]name[/red]" in done.err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children take Ctrl-C, whatever the shell that started the tests made them inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_command_with_130(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(WAIT_SECONDS)
