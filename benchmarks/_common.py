@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from coin_protocol.embedding import TextEmbedder
+from coin_protocol.embedding import TextEmbedder, window_dimension
 from coin_protocol.encoding import BLOCK_TAG, SALT_TAG, TOKEN_TAG
 from coin_protocol.keys import ListedKey
 from coin_protocol.keyset import ROOT_KEY_NAME, pinned, sign_key_set
@@ -184,7 +184,7 @@ class UnembeddedProvider(Provider):
         """Return the rows of the block's windows."""
         spec = self.profile.message.embedding
         windows = -(-len(token_ids) // spec.window_tokens)
-        return [os.urandom(row_bytes(spec.dimension)) for _ in range(windows)]
+        return [os.urandom(row_bytes(window_dimension(spec))) for _ in range(windows)]
 
     def new_session(self) -> Session:
         """Return a session with fixed arguments."""

@@ -76,25 +76,53 @@ class DrawnBlock:
     positions: tuple[int, ...]
 
 
-def draw(
-    seed: bytes, token_counts: Sequence[int], *, blocks: int, tokens_per_block: int
-) -> tuple[DrawnBlock, ...]:
-    """Draw blocks uniformly without replacement, then positions in each likewise.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a challenge draws, in the order drawn; no block stands in both.
 
-    Asking for more than there is draws all there is. Blocks come in the order drawn.
+    Attributes:
+        blocks: Opened with their embedding and the tokens drawn.
+        token_blocks: Of these the tokens drawn are opened, and nothing else.
+    """
+
+    blocks: tuple[DrawnBlock, ...] = ()
+    token_blocks: tuple[DrawnBlock, ...] = ()
+
+
+def draw(
+    seed: bytes,
+    token_counts: Sequence[int],
+    *,
+    blocks: int,
+    tokens_per_block: int,
+    token_blocks: int = 0,
+    run_tokens: int = 1,
+) -> Drawn:
+    """Draw blocks uniformly without replacement, then aligned runs of positions in each likewise.
+
+    Asking for more blocks than there are draws all there are, those with embedding first.
 
     Args:
         seed: 32 bytes of `seed`.
         token_counts: Tokens of each block of the commitment.
-        blocks: How many blocks.
-        tokens_per_block: How many positions in each.
+        blocks: How many blocks to open with their embedding.
+        tokens_per_block: Greatest number of positions in each block.
+        token_blocks: How many further blocks to open tokens of alone.
+        run_tokens: Consecutive positions that are drawn together, as the profile says.
     """
     stream = _Stream(seed)
-    drawn = _sample(stream, len(token_counts), blocks)
-    return tuple(
-        DrawnBlock(block, tuple(sorted(_sample(stream, token_counts[block], tokens_per_block))))
-        for block in drawn
-    )
+    blocks = min(blocks, len(token_counts))
+    drawn = [
+        DrawnBlock(index, _runs(stream, token_counts[index], tokens_per_block, run_tokens))
+        for index in _sample(stream, len(token_counts), blocks + token_blocks)
+    ]
+    return Drawn(blocks=tuple(drawn[:blocks]), token_blocks=tuple(drawn[blocks:]))
+
+
+def most_tokens(tokens_per_block: int, run_tokens: int) -> int:
+    """Return the most positions that are drawn in one block: whole runs, or one that is cut."""
+    run = min(run_tokens, tokens_per_block)
+    return tokens_per_block - tokens_per_block % run if run else 0
 
 
 def draw_whole(seed: bytes, block_count: int, *, blocks: int) -> tuple[int, ...]:
@@ -103,17 +131,30 @@ def draw_whole(seed: bytes, block_count: int, *, blocks: int) -> tuple[int, ...]
 
 
 def drawn_by(
-    challenge: opening_pb2.Challenge, flip: bytes, token_counts: Sequence[int]
-) -> tuple[DrawnBlock, ...]:
-    """Return what a challenge draws with the flip that it was given."""
+    challenge: opening_pb2.Challenge,
+    flip: bytes,
+    token_counts: Sequence[int],
+    *,
+    run_tokens: int,
+) -> Drawn:
+    """Return what a challenge draws with the flip that it was given.
+
+    `run_tokens` is the profile's: a verifier cannot choose it in order to read more.
+    """
     start = seed(
         fingerprints_sha256=challenge.fingerprints_sha256,
         nonce=challenge.nonce,
         flip=flip,
         round_number=challenge.round,
     )
-    blocks, tokens = challenge.blocks, challenge.tokens_per_block
-    return draw(start, token_counts, blocks=blocks, tokens_per_block=tokens)
+    return draw(
+        start,
+        token_counts,
+        blocks=challenge.blocks,
+        tokens_per_block=challenge.tokens_per_block,
+        token_blocks=challenge.token_blocks,
+        run_tokens=run_tokens,
+    )
 
 
 def drawn_whole_by(
@@ -159,3 +200,14 @@ def _sample(stream: _Stream, population: int, count: int) -> list[int]:
         sample.append(moved.get(pick, pick))
         moved[pick] = moved.get(at, at)
     return sample
+
+
+def _runs(stream: _Stream, tokens: int, tokens_per_block: int, run_tokens: int) -> tuple[int, ...]:
+    """Return positions of aligned runs, ascending; a run longer than is asked for is cut."""
+    run = min(run_tokens, tokens_per_block)
+    if run == 0:
+        return ()
+    cells = sorted(_sample(stream, -(-tokens // run), tokens_per_block // run))
+    return tuple(
+        position for cell in cells for position in range(cell * run, min((cell + 1) * run, tokens))
+    )

@@ -7,6 +7,7 @@ implements it. This module cuts, averages, projects and quantises, and needs num
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import shake_256
 from typing import Protocol
 
@@ -113,16 +114,21 @@ def project(spec: profile_pb2.EmbeddingSpec, vectors: Vectors) -> Vectors:
     """
     if not spec.HasField("projection"):
         return vectors
-    count = spec.dimension * spec.projection.dimension
-    pairs = (count + 1) // 2
-    raw = shake_256(PROJECTION_TAG + spec.projection.seed).digest(16 * pairs)
+    matrix = _projection(spec.projection.seed, spec.dimension, spec.projection.dimension)
+    return unit(vectors @ matrix)
+
+
+@lru_cache(maxsize=16)
+def _projection(seed: bytes, rows: int, columns: int) -> Vectors:
+    pairs = (rows * columns + 1) // 2
+    raw = shake_256(PROJECTION_TAG + seed).digest(16 * pairs)
     words = np.frombuffer(raw, ">u8").astype(np.float64).reshape(pairs, 2)
     uniform = (words + 0.5) / 2.0**64
     radius = np.sqrt(-2.0 * np.log(uniform[:, 0]))
     angle = 2.0 * np.pi * uniform[:, 1]
     normal = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
-    matrix = normal[:count].reshape(spec.dimension, spec.projection.dimension)
-    return unit(vectors @ matrix)
+    matrix: Vectors = normal[: rows * columns].reshape(rows, columns)
+    return matrix
 
 
 def block_embedding(windows: Sequence[bytes], dimension: int) -> Vectors:

@@ -1,4 +1,4 @@
-"""What a verifier remembers across sessions, for graded evidence (protocol, section 8).
+"""What a verifier remembers across sessions, for graded evidence (protocol, section 9).
 
 A provider that sells one reasoning twice shows the same blocks under two commitments. Honest
 models repeat themselves too, so a match is weighed and never proof.

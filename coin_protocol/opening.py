@@ -73,6 +73,14 @@ class Opener:
             fingerprint_proof=self._fingerprint_tree.inclusion_proof(drawn.index),
         )
 
+    def token_block(self, drawn: DrawnBlock) -> pb.TokenBlockOpening:
+        """Open the positions drawn in a block, and nothing else of it."""
+        block = self._derive(drawn.index)
+        return pb.TokenBlockOpening(
+            block_index=drawn.index,
+            tokens=[self._token(block, position) for position in drawn.positions],
+        )
+
     def edge(self) -> pb.EdgeOpening:
         """Open the right edge: the last block's leaf hashes and its last token."""
         last = self.tree.block_count - 1
@@ -123,14 +131,19 @@ class Opener:
             salt=block.token_salts[at : at + TOKEN_SALT_BYTES],
             token_id=token_id,
             row=self.table.row(token_id),
-            proof=merkle.inclusion_proof(block.leaves, position),
+            proof=block.tree.inclusion_proof(position),
             table_proof=self.table.proof(token_id),
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _DerivedBlock:
     token_ids: list[int]
     block_salt: bytes
     token_salts: bytes
     leaves: list[bytes]
+
+    @cached_property
+    def tree(self) -> merkle.IncrementalTree:
+        """Made once: each of the block's tokens has its proof from it."""
+        return merkle.IncrementalTree(self.leaves)

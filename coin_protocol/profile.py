@@ -73,6 +73,11 @@ class Profile:
         return self.message.block_size
 
     @property
+    def run_tokens(self) -> int:
+        """Consecutive tokens that challenges draw together, at least 1."""
+        return max(1, self.message.caps.run_tokens)
+
+    @property
     def vocabulary_size(self) -> int:
         """Ids of the LLM tokenizer."""
         return self.message.tokenizer.vocabulary_size
@@ -102,9 +107,9 @@ class Policy:
         return cls.from_bytes(_read(path, "policy"))
 
     @classmethod
-    def shipped(cls) -> Policy:
-        """Return the policy that ships."""
-        return cls.from_bytes(_shipped("default.policy.binpb"))
+    def shipped(cls, name: str = "default") -> Policy:
+        """Return a policy that ships: `default`, or `learned`, which names the learned judge."""
+        return cls.from_bytes(_shipped(f"{name}.policy.binpb"))
 
     @cached_property
     def digest(self) -> bytes:
@@ -182,6 +187,7 @@ def _check_profile(message: pb.Profile) -> None:
         ("whole_blocks_ppm", caps.whole_blocks_ppm),
     ):
         _require_range(f"caps.{what}", share, 0, _MILLION)
+    _require_range("caps.run_tokens", caps.run_tokens, 0, message.block_size)
 
 
 def _check_policy(message: pb.Policy) -> None:
@@ -199,6 +205,7 @@ def _check_policy(message: pb.Policy) -> None:
     _require_range("rounds.max_rounds", rounds.max_rounds, 1, FLIP_CHAIN_LENGTH)
     _require_range("rounds.blocks_first_round", rounds.blocks_first_round, 1, 1 << 20)
     _require_range("rounds.blocks_per_round", rounds.blocks_per_round, 1, 1 << 20)
+    _require_range("rounds.token_blocks_first_round", rounds.token_blocks_first_round, 0, 1 << 20)
     _require_range("rounds.tokens_per_block", rounds.tokens_per_block, 1, MAX_BLOCK_SIZE)
     rules = message.cosine_rules
     for what, threshold in (

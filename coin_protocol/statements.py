@@ -125,7 +125,14 @@ def read_challenge(raw: bytes) -> opening_pb2.Challenge:
     """Read a challenge."""
     message = parse(opening_pb2.Challenge, raw)
     _challenge_head(message)
-    _within("tokens_per_block", message.tokens_per_block, 1, MAX_REASONING_TOKENS)
+    _within("blocks", message.blocks, 0, MAX_BLOCKS)
+    _within("token_blocks", message.token_blocks, 0, MAX_BLOCKS)
+    if not message.blocks and not message.token_blocks:
+        msg = "blocks and token_blocks are both 0: the challenge draws nothing"
+        raise StatementError(msg)
+    # Blocks may be opened for their embeddings alone; token blocks have nothing else to show.
+    least = 1 if message.token_blocks else 0
+    _within("tokens_per_block", message.tokens_per_block, least, MAX_REASONING_TOKENS)
     return message
 
 
@@ -133,6 +140,7 @@ def read_whole_challenge(raw: bytes) -> opening_pb2.WholeBlockChallenge:
     """Read a whole-block challenge."""
     message = parse(opening_pb2.WholeBlockChallenge, raw)
     _challenge_head(message)
+    _within("blocks", message.blocks, 1, MAX_BLOCKS)
     return message
 
 
@@ -176,7 +184,6 @@ def _challenge_head(message: opening_pb2.Challenge | opening_pb2.WholeBlockChall
     _name("verifier", message.verifier)
     _sized("nonce", message.nonce, CHALLENGE_NONCE_BYTES)
     _within("round", message.round, 1, MAX_ROUNDS)
-    _within("blocks", message.blocks, 1, MAX_BLOCKS)
     _time("deadline", message)
 
 

@@ -68,20 +68,27 @@ class Answerer:
         message = _read(statements.read_challenge, challenge.payload)
         self._require_fit(record, message)
         opener = self.opener(record)
-        blocks, tokens = message.blocks, message.tokens_per_block
         step = self._step(
             record,
             challenge,
-            lambda caps: record.ledger.require(caps, blocks=blocks, tokens_per_block=tokens),
+            lambda caps: record.ledger.require(
+                caps,
+                blocks=message.blocks,
+                token_blocks=message.token_blocks,
+                tokens_per_block=message.tokens_per_block,
+            ),
         )
-        drawn = draw.drawn_by(message, step.flip, opener.token_counts)
+        drawn = draw.drawn_by(
+            message, step.flip, opener.token_counts, run_tokens=self.profile.run_tokens
+        )
         last = len(opener.token_counts) - 1
         record.ledger.add(drawn, edge=(last, opener.token_counts[last] - 1))
         return opening_pb2.Opening(
             challenge_sha256=digest(challenge.payload),
             flip_index=step.flip_index,
             flip=step.flip,
-            blocks=[opener.block(block) for block in drawn],
+            blocks=[opener.block(block) for block in drawn.blocks],
+            token_blocks=[opener.token_block(block) for block in drawn.token_blocks],
             edge=opener.edge(),
             provider_time=self.clock.now(),
         )

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report, Trust, rooted_keys, run_checks
 from coin_protocol.clock import wall_time
-from coin_protocol.embedding import Vectors, block_embedding, embed_texts, window_dimension
+from coin_protocol.embedding import Vectors, block_embedding, window_dimension
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
@@ -31,8 +32,14 @@ from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
 from coin_protocol.v1 import opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
-from verifier_sdk.semantic import CosineJudge, Judge, Judgement, OpenedEvidence, textual_scores
+from verifier_sdk.semantic import Judge, Judgement, OpenedEvidence, textual_scores
+from verifier_sdk.semantic.choose import judge_for
+from verifier_sdk.semantic.visible import visible_of
 from verifier_sdk.verdict import make_verdict, sign_verdict
+
+if TYPE_CHECKING:
+    # Loads torch, which a client that only keeps receipts can do without.
+    from verifier_sdk.semantic.reader import ReferenceModel
 
 NEAR_DUPLICATE = 0.995
 """Cosine from which a block of another session is noted as the same."""
@@ -49,7 +56,7 @@ class _Decision:
 class Auditor:
     """A verifier's name, keys, rules and judge. One serves any number of audits at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all keyword-only
         self,
         *,
         name: str,
@@ -59,6 +66,7 @@ class Auditor:
         policy: Policy,
         judge: Judge | None = None,
         memory: EvidenceMemory | None = None,
+        reference: ReferenceModel | None = None,
         on_round: Callable[[str, int], None] | None = None,
     ) -> None:
         """Audit under these rules.
@@ -69,12 +77,16 @@ class Auditor:
             trust: Pinned keys.
             models: Of the profile; the token table is not needed.
             policy: Rounds, thresholds, rates.
-            judge: Of graded evidence; by default the policy's cosine rule.
+            judge: Of graded evidence; by default the learned one that the policy names, or
+                its cosine rule where it names none.
             memory: Across sessions; by default in memory.
+            reference: A language model whose surprise at blocks opened whole is noted.
             on_round: Told the commitment (hex) and the number of each round that is sent.
 
         Raises:
             InvalidInputError: The signer's key is not among the trusted verifiers.
+            ConfigurationError: The policy names a judge that is not the one that ships, or
+                that was not trained for the profile.
         """
         if trust.verifiers.find(signer.public.keyid) is None:
             msg = f"the key of verifier {name!r} is not among the trusted verifiers' keys"
@@ -84,8 +96,9 @@ class Auditor:
         self._trust = trust
         self._models = models
         self._policy = policy
-        self._judge = judge or CosineJudge(policy.message.cosine_rules)
+        self._judge = judge or judge_for(policy, models)
         self._memory = memory or InMemoryEvidence()
+        self._reference = reference
         self._on_round = on_round
 
     async def audit(
@@ -146,20 +159,22 @@ class Auditor:
 
     async def _rounds(self, case: Case, report: Report, provider: ProviderClient) -> _Decision:
         plan = self._policy.message.rounds
-        answer = await asyncio.to_thread(
-            embed_texts, self._models.embedder, [case.receipt.answer.decode(errors="replace")]
+        models = self._models
+        visible = await asyncio.to_thread(
+            visible_of,
+            case.receipt,
+            case.profile.message.embedding,
+            models.tokenizer,
+            models.embedder,
         )
         judgement = Judgement(receipt_pb2.OUTCOME_INCONCLUSIVE, "nothing was opened")
         notes: list[str] = []
         for number in range(1, plan.max_rounds + 1):
-            wanted = plan.blocks_first_round if number == 1 else plan.blocks_per_round
-            blocks, tokens = affordable(
-                case.ledger, case.caps, blocks=wanted, tokens_per_block=plan.tokens_per_block
-            )
-            if blocks == 0:
+            sample = self._sample(case, number)
+            if not any(sample):
                 notes.append("The exposure caps of the profile allow no further opening.")
                 break
-            case = await self._challenge(case, provider, number, blocks, tokens)
+            case = await self._challenge(case, provider, number, sample)
             report = await self._check(case)
             if report.failed is None and number == 1 and plan.whole_blocks:
                 case = await self._challenge_whole(case, provider, plan.whole_blocks)
@@ -169,12 +184,25 @@ class Auditor:
             if not case.openings:
                 notes.append("The provider refused, and shows that others have used up the caps.")
                 break
-            evidence = OpenedEvidence.of(case, answer)
-            judgement = self._judge.judge(evidence)
+            last = number == plan.max_rounds or not any(self._sample(case, number + 1))
+            evidence = OpenedEvidence.of(case, visible, last=last)
+            judgement = await asyncio.to_thread(self._judge.judge, evidence)
             if judgement.outcome != receipt_pb2.OUTCOME_INCONCLUSIVE:
                 break
-        judgement = replace(judgement, scores=[*judgement.scores, *textual_scores(case)])
+        texts = await asyncio.to_thread(textual_scores, case, self._reference)
+        judgement = replace(judgement, scores=[*judgement.scores, *texts])
         return _Decision(case, report, judgement, notes + self._across_sessions(case))
+
+    def _sample(self, case: Case, number: int) -> tuple[int, int, int]:
+        """Return blocks, token blocks and tokens per block that a round may ask for."""
+        plan, first = self._policy.message.rounds, number == 1
+        return affordable(
+            case.ledger,
+            case.caps,
+            blocks=plan.blocks_first_round if first else plan.blocks_per_round,
+            token_blocks=plan.token_blocks_first_round if first else 0,
+            tokens_per_block=plan.tokens_per_block,
+        )
 
     async def _check(self, case: Case) -> Report:
         return await asyncio.to_thread(run_checks, case)
@@ -195,15 +223,17 @@ class Auditor:
         return replace(case, receipt=receipt, manifest=manifest)
 
     async def _challenge(
-        self, case: Case, provider: ProviderClient, number: int, blocks: int, tokens: int
+        self, case: Case, provider: ProviderClient, number: int, sample: tuple[int, int, int]
     ) -> Case:
+        blocks, token_blocks, tokens_per_block = sample
         challenge = opening_pb2.Challenge(
             fingerprints_sha256=case.fingerprints_sha256,
             verifier=self.name,
             nonce=secrets.token_bytes(CHALLENGE_NONCE_BYTES),
             round=number,
             blocks=blocks,
-            tokens_per_block=tokens,
+            token_blocks=token_blocks,
+            tokens_per_block=tokens_per_block,
             deadline=self._deadline(),
         )
         entry = await self._send(case, provider, challenge)

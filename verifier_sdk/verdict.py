@@ -41,6 +41,11 @@ def make_verdict(
         verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
     if judgement is not None:
         verdict.scores.extend(judgement.scores)
+        if judgement.probability is not None:
+            verdict.inflation_probability = judgement.probability
+        if judgement.interval is not None:
+            low, high = judgement.interval
+            verdict.inflated_share.CopyFrom(pb.ShareInterval(low=low, high=high))
         verdict.reasons.append(_sentence(judgement.reason))
     verdict.reasons.extend(notes)
     if report.failed is not None:

@@ -208,6 +208,10 @@ class Case:
             ledger.add_whole(whole.drawn)
         return ledger
 
+    def drawn_by(self, challenge: opening_pb2.Challenge, flip: bytes) -> draw.Drawn:
+        """Return what a challenge of this commitment draws with the flip it was given."""
+        return draw.drawn_by(challenge, flip, self.token_counts, run_tokens=self.profile.run_tokens)
+
     def challenge(self, entry: receipt_pb2.Round) -> opening_pb2.Challenge:
         """Return a round's challenge.
 
@@ -260,9 +264,9 @@ class Answered:
         return statements.read_opening(self.entry.opening.payload)
 
     @cached_property
-    def drawn(self) -> tuple[draw.DrawnBlock, ...]:
+    def drawn(self) -> draw.Drawn:
         """What nonce and flip draw."""
-        return draw.drawn_by(self.challenge, self.opening.flip, self.case.token_counts)
+        return self.case.drawn_by(self.challenge, self.opening.flip)
 
 
 @dataclass(frozen=True)

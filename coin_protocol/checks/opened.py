@@ -20,9 +20,16 @@ from coin_protocol.limits import FLIP_CHAIN_LENGTH, HASH_BYTES
 from coin_protocol.quantise import SCALE_BYTES, dequantise
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 
+Shown = opening_pb2.BlockOpening | opening_pb2.TokenBlockOpening
+
 BLAMELESS: Final = frozenset({"UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
 """gRPC statuses that accuse nobody: the verifier may not have reached the provider, or may
 have asked without being known to it. They never make a PASS either."""
+
+
+def shown_blocks(opening: opening_pb2.Opening) -> list[Shown]:
+    """Return the blocks that an opening shows tokens of, those with their embedding first."""
+    return [*opening.blocks, *opening.token_blocks]
 
 
 def has_openings(case: Case) -> bool:
@@ -53,20 +60,9 @@ def flip(case: Case) -> None:
 def indices_as_drawn(case: Case) -> None:
     """Nothing is opened that was not drawn, and nothing twice."""
     for answered in case.openings:
-        drawn = {block.index: set(block.positions) for block in answered.drawn}
-        opened = [block.block_index for block in answered.opening.blocks]
-        if len(set(opened)) < len(opened) or not set(opened) <= drawn.keys():
-            msg = f"round {answered.number} opens blocks {opened[:20]}, drawn are {sorted(drawn)}"
-            raise CheckFailure(msg)
-        for block in answered.opening.blocks:
-            found = [token.position for token in block.tokens]
-            wanted = drawn[block.block_index]
-            if len(set(found)) < len(found) or not set(found) <= wanted:
-                msg = (
-                    f"round {answered.number} opens positions {found[:20]} of block "
-                    f"{block.block_index}, drawn are {sorted(wanted)}"
-                )
-                raise CheckFailure(msg)
+        opening, drawn, number = answered.opening, answered.drawn, answered.number
+        _require_drawn(number, "blocks", opening.blocks, drawn.blocks)
+        _require_drawn(number, "token blocks", opening.token_blocks, drawn.token_blocks)
     for whole in case.whole_openings:
         opened = [block.block_index for block in whole.opening.blocks]
         if len(set(opened)) < len(opened) or not set(opened) <= set(whole.drawn):
@@ -83,15 +79,9 @@ def opening_present(case: Case) -> None:
     for entry in case.whole_rounds:
         _require_answer(case, entry, case.whole_challenge(entry))
     for answered in case.openings:
-        opening = answered.opening
-        found = {
-            block.block_index: {token.position for token in block.tokens}
-            for block in opening.blocks
-        }
-        for block in answered.drawn:
-            if not set(block.positions) <= found.get(block.index, set()):
-                msg = f"round {answered.number} leaves out drawn parts of block {block.index}"
-                raise CheckFailure(msg)
+        opening, drawn = answered.opening, answered.drawn
+        _require_complete(answered.number, opening.blocks, drawn.blocks)
+        _require_complete(answered.number, opening.token_blocks, drawn.token_blocks)
         edge = opening.edge
         if not opening.HasField("edge") or case.edge != (
             edge.block_index,
@@ -112,8 +102,9 @@ def inclusion_proofs(case: Case) -> None:
         for block in answered.opening.blocks:
             _verify_block(case, block.block_index, block.block_proof)
             _verify_fingerprint(case, block)
-            for token in block.tokens:
-                _verify_token(case, block.block_index, token)
+        for shown in shown_blocks(answered.opening):
+            for token in shown.tokens:
+                _verify_token(case, shown.block_index, token)
         edge = answered.opening.edge
         _verify_block(case, edge.block_index, edge.block_proof)
         _verify_token(case, edge.block_index, edge.last_token)
@@ -163,8 +154,9 @@ def leaves_distinct(case: Case) -> None:
 def token_rows(case: Case) -> None:
     """Each opened embedding is that id's row of the profile's token table."""
     for answered in case.openings:
-        opened = [token for block in answered.opening.blocks for token in block.tokens]
-        for token in [*opened, answered.opening.edge.last_token]:
+        opening = answered.opening
+        tokens = [token for block in shown_blocks(opening) for token in block.tokens]
+        for token in [*tokens, opening.edge.last_token]:
             fingerprint = token_fingerprint(token.token_id, token.row)
             verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
 
@@ -217,9 +209,39 @@ def refusal_ledger(case: Case, refusal: opening_pb2.Refusal) -> ExposureLedger:
         else:
             challenge = statements.read_challenge(raw)
             _require_ours(case, challenge.fingerprints_sha256)
-            drawn = draw.drawn_by(challenge, shown.flip, case.token_counts)
-            ledger.add(drawn, edge=case.edge)
+            ledger.add(case.drawn_by(challenge, shown.flip), edge=case.edge)
     return ledger
+
+
+def _require_drawn(
+    number: int, what: str, shown: Sequence[Shown], drawn: Sequence[draw.DrawnBlock]
+) -> None:
+    """Check that of one kind of blocks nothing is opened that was not drawn, nothing twice."""
+    wanted = {block.index: set(block.positions) for block in drawn}
+    opened = [block.block_index for block in shown]
+    if len(set(opened)) < len(opened) or not set(opened) <= wanted.keys():
+        msg = f"round {number} opens {what} {opened[:20]}, drawn are {sorted(wanted)[:20]}"
+        raise CheckFailure(msg)
+    for block in shown:
+        found = [token.position for token in block.tokens]
+        if len(set(found)) < len(found) or not set(found) <= wanted[block.block_index]:
+            msg = (
+                f"round {number} opens positions {found[:20]} of block {block.block_index}, "
+                f"drawn are {sorted(wanted[block.block_index])}"
+            )
+            raise CheckFailure(msg)
+
+
+def _require_complete(
+    number: int, shown: Sequence[Shown], drawn: Sequence[draw.DrawnBlock]
+) -> None:
+    """Check that of one kind of blocks all is opened that was drawn."""
+    found = {block.block_index: {token.position for token in block.tokens} for block in shown}
+    for block in drawn:
+        # A block may be drawn without positions, for its embedding alone.
+        if block.index not in found or not set(block.positions) <= found[block.index]:
+            msg = f"round {number} leaves out drawn parts of block {block.index}"
+            raise CheckFailure(msg)
 
 
 def _require_answer(
@@ -275,8 +297,12 @@ def _require_justified(
         return
     try:
         if isinstance(challenge, opening_pb2.Challenge):
-            blocks, tokens = challenge.blocks, challenge.tokens_per_block
-            ledger.require(case.caps, blocks=blocks, tokens_per_block=tokens)
+            ledger.require(
+                case.caps,
+                blocks=challenge.blocks,
+                token_blocks=challenge.token_blocks,
+                tokens_per_block=challenge.tokens_per_block,
+            )
         else:
             ledger.require_whole(case.caps, blocks=challenge.blocks)
     except ExposureCapError:

@@ -1,6 +1,7 @@
 """Providers that lie, each by one overridden method. Usable as real gRPC servers.
 
-`ADVERSARIES` names them, with the check that must catch each. Needs `provider_sdk`.
+`ADVERSARIES` names those that the demo plays, `TOKEN_BLOCK_ADVERSARIES` those that cheat where
+tokens alone are opened, each with the check that must catch it. Needs `provider_sdk`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from coin_protocol.commitment import CommitmentBuilder, TokenTree
+from coin_protocol.draw import DrawnBlock
 from coin_protocol.embedding import quantised_windows
 from coin_protocol.errors import CoinError
 from coin_protocol.models import Models
@@ -145,6 +147,57 @@ class RefusedOpening(Provider):
             raise CoinError(msg)
 
 
+class TokenBlocksLeftOut(Provider):
+    """Opens the blocks drawn with their embedding, and none of the token blocks."""
+
+    class answerer_class(Answerer):
+        """Leaves out token blocks."""
+
+        def open(
+            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+        ) -> opening_pb2.Opening:
+            """Return the opening without them."""
+            opening = super().open(record, challenge)
+            opening.ClearField("token_blocks")
+            return opening
+
+
+class KinderTokens(Provider):
+    """Opens the first tokens of each token block, whatever was drawn."""
+
+    class answerer_class(Answerer):
+        """Picks positions."""
+
+        def open(
+            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+        ) -> opening_pb2.Opening:
+            """Return the opening with other positions."""
+            opening, opener = super().open(record, challenge), self.opener(record)
+            for block in opening.token_blocks:
+                first = DrawnBlock(block.block_index, tuple(range(len(block.tokens))))
+                block.CopyFrom(opener.token_block(first))
+            return opening
+
+
+class PlausibleTokens(Provider):
+    """Shows another token than the committed one in each token block, with its true row."""
+
+    class answerer_class(Answerer):
+        """Swaps tokens."""
+
+        def open(
+            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+        ) -> opening_pb2.Opening:
+            """Return the opening with other tokens."""
+            opening = super().open(record, challenge)
+            for block in opening.token_blocks:
+                token = block.tokens[0]
+                token.token_id = (token.token_id + 1) % self.profile.vocabulary_size
+                token.row = self.table.row(token.token_id)
+                token.table_proof[:] = self.table.proof(token.token_id)
+            return opening
+
+
 class ReplayedCommitment(Replay):
     """Gives every client the commitment of a session that was sold before."""
 
@@ -209,5 +262,15 @@ ADVERSARIES: Final = (
         "tokens committed after the answer",
         "ARRIVAL_TIME",
         replay=TokensAfterAnswer,
+    ),
+)
+
+TOKEN_BLOCK_ADVERSARIES: Final = (
+    Adversary(
+        "token-blocks-left-out", "token blocks left out", "OPENING_PRESENT", TokenBlocksLeftOut
+    ),
+    Adversary("kinder-tokens", "kinder tokens opened than those drawn", "DRAW", KinderTokens),
+    Adversary(
+        "plausible-tokens", "other tokens shown than committed", "INCLUSION_PROOF", PlausibleTokens
     ),
 )

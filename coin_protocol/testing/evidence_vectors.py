@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from coin_protocol import draw, merkle
 from coin_protocol.checks import Case
+from coin_protocol.checks.opened import shown_blocks
 from coin_protocol.embedding import quantised_windows
 from coin_protocol.encoding import token_fingerprint, token_leaf
 from coin_protocol.keyset import stamp
@@ -56,6 +57,7 @@ from coin_protocol.testing.world import (
     ANSWER_TOKENS,
     START,
     VERIFIER,
+    Audit,
     World,
 )
 from coin_protocol.usage import BESIDE, usage_for
@@ -163,6 +165,11 @@ def _commitment_of_another_request() -> Case:
     return audit(edit_commitment=other, edit_checkpoint=other).case()
 
 
+def _runs_of_tokens() -> Case:
+    world = World(profile=small_profile(run_tokens=3), policy=POLICY)
+    return world.audit(world.reply()).ask(token_blocks=9, tokens_per_block=4).ask_whole().case()
+
+
 def _short_block_inside() -> Case:
     def forge(honest: Opener) -> Opener:
         first, second, third = honest.tree.entries
@@ -200,6 +207,59 @@ def _undrawn_position() -> Case:
     return before.ask(edit_opening=edit).case()
 
 
+def _undrawn_token_block() -> Case:
+    before = audit()
+
+    def edit(opening: opening_pb2.Opening) -> None:
+        drawn = {block.block_index for block in shown_blocks(opening)}
+        (other,) = set(range(3)) - drawn
+        kinder = before.reply.opener.token_block(draw.DrawnBlock(other, (0, 1)))
+        opening.token_blocks[0].CopyFrom(kinder)
+
+    return before.ask(token_blocks=1, edit_opening=edit).case()
+
+
+def _undrawn_run() -> Case:
+    world = World(profile=small_profile(run_tokens=2), policy=POLICY)
+    before = world.audit(world.reply(tokens=24))
+
+    def edit(opening: opening_pb2.Opening) -> None:
+        (block,) = opening.token_blocks
+        first = block.tokens[0].position - 1 if block.tokens[0].position else 1
+        shifted = draw.DrawnBlock(block.block_index, (first, first + 1))
+        block.CopyFrom(before.reply.opener.token_block(shifted))
+
+    return before.ask(token_blocks=1, edit_opening=edit).case()
+
+
+def _embedding_withheld() -> Case:
+    def edit(opening: opening_pb2.Opening) -> None:
+        (block,) = opening.blocks
+        opening.token_blocks.add(block_index=block.block_index, tokens=block.tokens)
+        opening.ClearField("blocks")
+
+    return audit().ask(token_blocks=1, edit_opening=edit).case()
+
+
+def _token_blocks_exchanged() -> Case:
+    def edit(opening: opening_pb2.Opening) -> None:
+        first, second = opening.token_blocks
+        positions = [[token.position for token in block.tokens] for block in (first, second)]
+        tokens = list(first.tokens)
+        put("tokens", list(second.tokens))(first)
+        put("tokens", tokens)(second)
+        for block, drawn in zip((first, second), positions, strict=True):
+            for token, position in zip(block.tokens, drawn, strict=True):
+                token.position = position
+
+    return audit(tokens=24).ask(token_blocks=2, edit_opening=edit).case()
+
+
+def _refused_for_token_blocks(tokens_per_block: int) -> Case:
+    first = audit().ask(blocks=0, token_blocks=3, tokens_per_block=tokens_per_block)
+    return first.ask(edit_round=refused(first.world, shown(first))).case()
+
+
 def _undrawn_whole_block() -> Case:
     before = audit()
 
@@ -233,7 +293,7 @@ def _last_block_inflated() -> Case:
     before = audit(opener=forge, edit_commitment=billed(22))
     leaves = forged_leaves(audit().reply.opener)
     return before.ask(
-        edit_challenge=aimed(before.reply, lambda drawn: drawn[0].index != 2),
+        edit_challenge=aimed(before.reply, lambda drawn: drawn.blocks[0].index != 2),
         edit_opening=both(put("edge.last_token.position", 5), with_leaves(2, leaves)),
     ).case()
 
@@ -244,7 +304,9 @@ def _block_repeated() -> Case:
         return recommitted(honest, [first, first, third])
 
     before = audit(opener=forge, edit_receipt=without("checkpoints"))
-    return before.ask(edit_challenge=aimed(before.reply, lambda drawn: drawn[0].index != 1)).case()
+    return before.ask(
+        edit_challenge=aimed(before.reply, lambda drawn: drawn.blocks[0].index != 1)
+    ).case()
 
 
 def _leaf_repeated() -> Case:
@@ -261,15 +323,15 @@ def _leaf_repeated() -> Case:
     return before.ask(
         edit_challenge=aimed(
             before.reply,
-            lambda drawn: drawn[0].index != 2 or 1 not in drawn[0].positions,
+            lambda drawn: drawn.blocks[0].index != 2 or 1 not in drawn.blocks[0].positions,
         ),
         edit_opening=with_leaves(2, forged_leaves(audit().reply.opener)),
     ).case()
 
 
-def _rows_of_other_tokens() -> Case:
+def _shifted() -> Audit:
     world = ShiftedWorld(policy=POLICY)
-    return world.audit(world.reply()).ask().case()
+    return world.audit(world.reply())
 
 
 def _id_outside_vocabulary() -> Case:
@@ -356,6 +418,22 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     Attack("honest-key-revoked-later",
            "No attack: the key was revoked after everything was signed.",
            None, _key_revoked_later, _TIMED),
+
+    Attack("honest-token-blocks",
+           "No attack: one challenge draws a block, and of two more blocks tokens alone.",
+           None, lambda: audit().ask(token_blocks=2).ask_whole().case(), _ALL),
+    Attack("honest-token-blocks-alone",
+           "No attack: a challenge opens tokens and no embedding.",
+           None, lambda: audit().ask(blocks=0, token_blocks=2).case(), _TIMED),
+    Attack("honest-embeddings-alone",
+           "No attack: a challenge opens an embedding and no tokens but the last.",
+           None, lambda: audit().ask(tokens_per_block=0).case(), _TIMED),
+    Attack("honest-runs-of-tokens",
+           "No attack: the profile has tokens drawn three in a row, and the last block ends a run.",
+           None, _runs_of_tokens, _ALL),
+    Attack("honest-refusal-for-token-blocks",
+           "No attack: tokens of token blocks have reached the cap on tokens.",
+           None, lambda: _refused_for_token_blocks(3), _TIMED),
 
     Attack("key-set-of-another-root",
            "The key set is signed by a root that the reader did not pin.",
@@ -494,6 +572,20 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     Attack("position-undrawn",
            "The provider opens kinder positions than those drawn.",
            "DRAW", _undrawn_position),
+    Attack("token-block-undrawn",
+           "The provider opens tokens of a block that was not drawn.",
+           "DRAW", _undrawn_token_block),
+    Attack("token-block-opened-twice",
+           "The provider opens one token block twice, in the place of another.",
+           "DRAW",
+           lambda: audit().ask(token_blocks=2, edit_opening=change(
+               "token_blocks", lambda blocks: [blocks[0], blocks[0]])).case()),
+    Attack("run-unaligned",
+           "The provider opens a run of tokens that begins a place beside the one drawn.",
+           "DRAW", _undrawn_run),
+    Attack("embedding-withheld",
+           "The provider opens tokens alone of a block that was drawn with its embedding.",
+           "DRAW", _embedding_withheld),
     Attack("whole-block-undrawn",
            "The provider opens another block whole than the one drawn.",
            "DRAW", _undrawn_whole_block),
@@ -503,6 +595,23 @@ ATTACKS: Final[tuple[Attack, ...]] = (
            "OPENING_PRESENT",
            lambda: audit(tokens=24).ask(
                edit_opening=change("blocks.0.tokens", lambda tokens: list(tokens)[:1])).case()),
+    Attack("token-block-left-out",
+           "The provider leaves out one of the drawn token blocks.",
+           "OPENING_PRESENT",
+           lambda: audit().ask(token_blocks=2, edit_opening=change(
+               "token_blocks", lambda blocks: list(blocks)[:1])).case()),
+    Attack("token-block-position-left-out",
+           "The provider leaves out one of the drawn tokens of a token block.",
+           "OPENING_PRESENT",
+           lambda: audit().ask(token_blocks=1, edit_opening=change(
+               "token_blocks.0.tokens", lambda tokens: list(tokens)[:1])).case()),
+    Attack("embedding-alone-left-out",
+           "The provider leaves out a block that was drawn for its embedding alone.",
+           "OPENING_PRESENT",
+           lambda: audit().ask(tokens_per_block=0, edit_opening=without("blocks")).case()),
+    Attack("refused-for-embeddings-of-token-blocks",
+           "The provider refuses and counts token blocks as opened embeddings.",
+           "OPENING_PRESENT", lambda: _refused_for_token_blocks(1)),
     Attack("last-token-left-out",
            "The provider does not open the right edge, where an inflated size shows.",
            "OPENING_PRESENT", lambda: audit().ask(edit_opening=without("edge")).case()),
@@ -531,6 +640,19 @@ ATTACKS: Final[tuple[Attack, ...]] = (
            "INCLUSION_PROOF",
            lambda: audit().ask(edit_opening=change(
                "blocks.0.tokens.0.token_id", lambda token_id: token_id ^ 1)).case()),
+    Attack("token-block-token-swapped",
+           "An opened token of a token block has another id than the one committed.",
+           "INCLUSION_PROOF",
+           lambda: audit().ask(token_blocks=1, edit_opening=change(
+               "token_blocks.0.tokens.0.token_id", lambda token_id: token_id ^ 1)).case()),
+    Attack("token-block-proof-forged",
+           "The path from a token to the root of its token block is altered.",
+           "INCLUSION_PROOF",
+           lambda: audit().ask(token_blocks=1, edit_opening=flipped(
+               "token_blocks.0.tokens.1.proof.0")).case()),
+    Attack("token-block-of-another-index",
+           "A token block shows the tokens of another block, with the proofs they have there.",
+           "INCLUSION_PROOF", _token_blocks_exchanged),
     Attack("embedding-swapped-after-challenge",
            "An opened window embedding is another than the one committed.",
            "INCLUSION_PROOF",
@@ -562,7 +684,16 @@ ATTACKS: Final[tuple[Attack, ...]] = (
 
     Attack("rows-of-other-tokens",
            "Committed token embeddings are rows of other tokens.",
-           "TOKEN_ROW", _rows_of_other_tokens),
+           "TOKEN_ROW", lambda: _shifted().ask().case()),
+    Attack("token-block-rows-of-other-tokens",
+           "Committed token embeddings are rows of other tokens, opened in a token block.",
+           "TOKEN_ROW",
+           lambda: _shifted().ask(blocks=0, token_blocks=1).case()),
+    Attack("token-block-row-not-of-the-table",
+           "An opened token of a token block does not show that its row is the table's.",
+           "TOKEN_ROW",
+           lambda: audit().ask(token_blocks=1, edit_opening=flipped(
+               "token_blocks.0.tokens.0.table_proof.0")).case()),
     Attack("id-outside-vocabulary",
            "Committed ids are none of the tokenizer's.",
            "TOKEN_ROW", _id_outside_vocabulary),

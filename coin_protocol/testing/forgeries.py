@@ -41,8 +41,6 @@ from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.usage import INSIDE, usage_for
 from coin_protocol.v1 import opening_pb2, profile_pb2, receipt_pb2, statements_pb2
 
-Draw = tuple[draw.DrawnBlock, ...]
-
 POLICY: Final = Policy.from_bytes(
     profile_pb2.Policy(
         name="vectors",
@@ -203,14 +201,15 @@ def with_leaves(index: int, leaves: Sequence[bytes]) -> Edit[opening_pb2.Opening
     return edit
 
 
-def aimed(reply: Reply, suits: Callable[[Draw], bool]) -> Edit[opening_pb2.Challenge]:
+def aimed(reply: Reply, suits: Callable[[draw.Drawn], bool]) -> Edit[opening_pb2.Challenge]:
     """Return an edit of the first challenge: its nonce is one whose draw suits the attack."""
 
     def edit(challenge: opening_pb2.Challenge) -> None:
         flip = draw.flip_for(reply.world.random("flip", 32), 1)
         for number in count():
             challenge.nonce = reply.world.random(f"nonce {number}", 32)
-            if suits(draw.drawn_by(challenge, flip, reply.opener.token_counts)):
+            run, counts = reply.world.profile.run_tokens, reply.opener.token_counts
+            if suits(draw.drawn_by(challenge, flip, counts, run_tokens=run)):
                 return
 
     return edit

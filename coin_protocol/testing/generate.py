@@ -20,7 +20,12 @@ from google.protobuf.message import Message
 
 from coin_protocol.testing.evidence_vectors import evidence_vectors
 from coin_protocol.testing.merkle_vectors import merkle_vectors
-from coin_protocol.testing.profiles import default_policy, default_profile, demo_profile
+from coin_protocol.testing.profiles import (
+    default_policy,
+    default_profile,
+    demo_profile,
+    learned_policy,
+)
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 """The folder `coin_protocol`."""
@@ -48,6 +53,7 @@ def profile_files() -> Files:
         "profiles/default.profile.binpb": _serialized(default_profile()),
         "profiles/demo.profile.binpb": _serialized(demo_profile()),
         "profiles/default.policy.binpb": _serialized(default_policy()),
+        "profiles/learned.policy.binpb": _serialized(learned_policy()),
     }
 
 

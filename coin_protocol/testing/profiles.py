@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from google.protobuf.duration_pb2 import Duration
 
 from coin_protocol.keys import ECDSA_P256, ED25519
@@ -11,9 +13,12 @@ TABLE_ROOT = "bbea1e4a3312b34a3d761bc8c8eca84ada7c63bbe78f413cb1673d2f66a0d535"
 
 
 def default_profile() -> pb.Profile:
-    """Return the default profile: tekken, all-MiniLM-L6-v2, blocks of 256, two windows."""
+    """Return the default profile: tekken, all-MiniLM-L6-v2, blocks of 256 in four windows.
+
+    Windows are projected to 96 dimensions, and tokens are drawn four in a row.
+    """
     return pb.Profile(
-        name="coin-default-1",
+        name="coin-default-2",
         hash=pb.HASH_ALGORITHM_SHA256,
         key_algorithms=[ED25519, ECDSA_P256],
         block_size=256,
@@ -31,33 +36,40 @@ def default_profile() -> pb.Profile:
             precision=pb.PRECISION_FLOAT64,
             quantisation=pb.QUANTISATION_INT8_SYMMETRIC,
             max_pieces=256,
-            window_tokens=128,
+            window_tokens=64,
+            # A seed that hides nothing: the SHA-256 of the ASCII text that names its use.
+            projection=pb.Projection(
+                seed=sha256(b"coin-default-1 projection").digest(), dimension=96
+            ),
         ),
-        caps=pb.ExposureCaps(tokens_ppm=40_000, blocks_ppm=400_000, min_tokens=16, min_blocks=1),
+        caps=pb.ExposureCaps(
+            tokens_ppm=40_000, blocks_ppm=400_000, min_tokens=16, min_blocks=1, run_tokens=4
+        ),
     )
 
 
 def demo_profile() -> pb.Profile:
     """Return the default profile with a fifth of the blocks open to be shown whole."""
     profile = default_profile()
-    profile.name = "coin-demo-1"
+    profile.name = "coin-demo-2"
     profile.caps.whole_blocks_ppm = 200_000
     return profile
 
 
 def default_policy() -> pb.Policy:
-    """Return the default policy; its thresholds come from `benchmarks/cosine_rule.py`."""
+    """Return the default policy: judged by plain cosine rules, which never accuse."""
     return pb.Policy(
-        name="coin-default-1",
+        name="coin-default-2",
         max_tokens_per_second=5_000.0,
         clock_skew=Duration(seconds=300),
         challenge_deadline=Duration(seconds=60),
         rounds=pb.RoundPlan(
             max_rounds=3,
-            blocks_first_round=2,
-            blocks_per_round=4,
-            tokens_per_block=12,
-            whole_blocks=1,
+            blocks_first_round=4,
+            blocks_per_round=6,
+            tokens_per_block=8,
+            whole_blocks=4,
+            token_blocks_first_round=64,
         ),
         cosine_rules=pb.CosineRules(
             tokens_to_block=pb.Threshold(value=0.02, guard=0.01),
@@ -66,6 +78,17 @@ def default_policy() -> pb.Policy:
         min_recomputed_cosine=0.9999,
     )
 
+
+def learned_policy() -> pb.Policy:
+    """Return the default policy with the learned judge that ships."""
+    policy = default_policy()
+    policy.name = "coin-learned-1"
+    policy.semantic_model_sha256.append(bytes.fromhex(JUDGE_SHA256))
+    return policy
+
+
+JUDGE_SHA256 = "4fe92ddae541096c059b88933c306c4efaa8b81e5c007d7355630f668fcc9040"
+"""Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -115,6 +115,7 @@ def small_profile(
     tokens_ppm: int = 500_000,
     blocks_ppm: int = 600_000,
     whole_blocks_ppm: int = 400_000,
+    run_tokens: int = 0,
     projection: int = 0,
 ) -> Profile:
     """Return a profile of the small models; caps are wide unless told otherwise."""
@@ -145,6 +146,7 @@ def small_profile(
             min_tokens=4,
             min_blocks=1,
             whole_blocks_ppm=whole_blocks_ppm,
+            run_tokens=run_tokens,
         ),
     )
     if projection:

@@ -246,6 +246,7 @@ class Audit:
         self,
         *,
         blocks: int = 1,
+        token_blocks: int = 0,
         tokens_per_block: int = 2,
         edit_challenge: Edit[opening_pb2.Challenge] = _keep,
         edit_opening: Edit[opening_pb2.Opening] = _keep,
@@ -259,6 +260,7 @@ class Audit:
             nonce=self.world.random(f"challenge {number}", 32),
             round=number,
             blocks=blocks,
+            token_blocks=token_blocks,
             tokens_per_block=tokens_per_block,
             deadline=stamp(START + timedelta(hours=2)),
         )
@@ -266,12 +268,15 @@ class Audit:
         signed = self.world.sign(challenge, envelope.CHALLENGE, VERIFIER)
         flip_index, flip = self._flip()
         opener = self.reply.opener
-        drawn = draw.drawn_by(challenge, flip, opener.token_counts)
+        drawn = draw.drawn_by(
+            challenge, flip, opener.token_counts, run_tokens=self.world.profile.run_tokens
+        )
         opening = opening_pb2.Opening(
             challenge_sha256=digest(signed.payload),
             flip_index=flip_index,
             flip=flip,
-            blocks=[opener.block(block) for block in drawn],
+            blocks=[opener.block(block) for block in drawn.blocks],
+            token_blocks=[opener.token_block(block) for block in drawn.token_blocks],
             edge=opener.edge(),
             provider_time=stamp(START + timedelta(hours=1)),
         )

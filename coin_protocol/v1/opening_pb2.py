@@ -26,35 +26,37 @@ from coin_protocol.v1 import envelope_pb2 as coin__protocol_dot_v1_dot_envelope_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oin_protocol/v1/opening.proto\x12\x10\x63oin_protocol.v1\x1a\x1f\x63oin_protocol/v1/envelope.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n\tChallenge\x12\x1b\n\x13\x66ingerprints_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08verifier\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0e\n\x06\x62locks\x18\x05 \x01(\r\x12\x18\n\x10tokens_per_block\x18\x06 \x01(\r\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa0\x01\n\x13WholeBlockChallenge\x12\x1b\n\x13\x66ingerprints_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08verifier\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0e\n\x06\x62locks\x18\x05 \x01(\r\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x0cTokenOpening\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12\x0b\n\x03row\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x03(\x0c\x12\x13\n\x0btable_proof\x18\x06 \x03(\x0c\"\xc3\x01\n\x0c\x42lockOpening\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x19\n\x11token_leaf_hashes\x18\x02 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x03 \x03(\x0c\x12.\n\x06tokens\x18\x04 \x03(\x0b\x32\x1e.coin_protocol.v1.TokenOpening\x12\x12\n\nblock_salt\x18\x05 \x01(\x0c\x12\x0f\n\x07windows\x18\x06 \x03(\x0c\x12\x19\n\x11\x66ingerprint_proof\x18\x07 \x03(\x0c\"\x86\x01\n\x0b\x45\x64geOpening\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x19\n\x11token_leaf_hashes\x18\x02 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x03 \x03(\x0c\x12\x32\n\nlast_token\x18\x04 \x01(\x0b\x32\x1e.coin_protocol.v1.TokenOpening\"\xd5\x01\n\x07Opening\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\x12.\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1e.coin_protocol.v1.BlockOpening\x12+\n\x04\x65\x64ge\x18\x05 \x01(\x0b\x32\x1d.coin_protocol.v1.EdgeOpening\x12\x31\n\rprovider_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\nTableEntry\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"\xde\x01\n\nWholeBlock\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x13\n\x0btoken_salts\x18\x04 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x05 \x03(\x0c\x12\x12\n\nblock_salt\x18\x06 \x01(\x0c\x12\x0f\n\x07windows\x18\x07 \x03(\x0c\x12\x19\n\x11\x66ingerprint_proof\x18\x08 \x03(\x0c\x12\x30\n\nvocabulary\x18\t \x03(\x0b\x32\x1c.coin_protocol.v1.TableEntry\"\xb0\x01\n\x11WholeBlockOpening\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\x12,\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1c.coin_protocol.v1.WholeBlock\x12\x31\n\rprovider_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x11\x41nsweredChallenge\x12-\n\tchallenge\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\"\xbe\x01\n\x07Refusal\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.coin_protocol.v1.RefusalReason\x12\x35\n\x08\x61nswered\x18\x03 \x03(\x0b\x32#.coin_protocol.v1.AnsweredChallenge\x12\x31\n\rprovider_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*r\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFUSAL_REASON_EXPOSURE_CAP\x10\x01\x12 \n\x1cREFUSAL_REASON_FLIPS_USED_UP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oin_protocol/v1/opening.proto\x12\x10\x63oin_protocol.v1\x1a\x1f\x63oin_protocol/v1/envelope.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\tChallenge\x12\x1b\n\x13\x66ingerprints_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08verifier\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0e\n\x06\x62locks\x18\x05 \x01(\r\x12\x18\n\x10tokens_per_block\x18\x06 \x01(\r\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0ctoken_blocks\x18\x08 \x01(\r\"\xa0\x01\n\x13WholeBlockChallenge\x12\x1b\n\x13\x66ingerprints_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08verifier\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0e\n\x06\x62locks\x18\x05 \x01(\r\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x0cTokenOpening\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12\x0b\n\x03row\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x03(\x0c\x12\x13\n\x0btable_proof\x18\x06 \x03(\x0c\"\xc3\x01\n\x0c\x42lockOpening\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x19\n\x11token_leaf_hashes\x18\x02 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x03 \x03(\x0c\x12.\n\x06tokens\x18\x04 \x03(\x0b\x32\x1e.coin_protocol.v1.TokenOpening\x12\x12\n\nblock_salt\x18\x05 \x01(\x0c\x12\x0f\n\x07windows\x18\x06 \x03(\x0c\x12\x19\n\x11\x66ingerprint_proof\x18\x07 \x03(\x0c\"X\n\x11TokenBlockOpening\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12.\n\x06tokens\x18\x02 \x03(\x0b\x32\x1e.coin_protocol.v1.TokenOpening\"\x86\x01\n\x0b\x45\x64geOpening\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x19\n\x11token_leaf_hashes\x18\x02 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x03 \x03(\x0c\x12\x32\n\nlast_token\x18\x04 \x01(\x0b\x32\x1e.coin_protocol.v1.TokenOpening\"\x90\x02\n\x07Opening\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\x12.\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1e.coin_protocol.v1.BlockOpening\x12+\n\x04\x65\x64ge\x18\x05 \x01(\x0b\x32\x1d.coin_protocol.v1.EdgeOpening\x12\x31\n\rprovider_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x0ctoken_blocks\x18\x07 \x03(\x0b\x32#.coin_protocol.v1.TokenBlockOpening\"B\n\nTableEntry\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"\xde\x01\n\nWholeBlock\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x13\n\x0btoken_salts\x18\x04 \x01(\x0c\x12\x13\n\x0b\x62lock_proof\x18\x05 \x03(\x0c\x12\x12\n\nblock_salt\x18\x06 \x01(\x0c\x12\x0f\n\x07windows\x18\x07 \x03(\x0c\x12\x19\n\x11\x66ingerprint_proof\x18\x08 \x03(\x0c\x12\x30\n\nvocabulary\x18\t \x03(\x0b\x32\x1c.coin_protocol.v1.TableEntry\"\xb0\x01\n\x11WholeBlockOpening\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\x12,\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1c.coin_protocol.v1.WholeBlock\x12\x31\n\rprovider_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x11\x41nsweredChallenge\x12-\n\tchallenge\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\x12\x12\n\nflip_index\x18\x02 \x01(\r\x12\x0c\n\x04\x66lip\x18\x03 \x01(\x0c\"\xbe\x01\n\x07Refusal\x12\x18\n\x10\x63hallenge_sha256\x18\x01 \x01(\x0c\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.coin_protocol.v1.RefusalReason\x12\x35\n\x08\x61nswered\x18\x03 \x03(\x0b\x32#.coin_protocol.v1.AnsweredChallenge\x12\x31\n\rprovider_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*r\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFUSAL_REASON_EXPOSURE_CAP\x10\x01\x12 \n\x1cREFUSAL_REASON_FLIPS_USED_UP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coin_protocol.v1.opening_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALREASON']._serialized_start=1893
-  _globals['_REFUSALREASON']._serialized_end=2007
+  _globals['_REFUSALREASON']._serialized_start=2064
+  _globals['_REFUSALREASON']._serialized_end=2178
   _globals['_CHALLENGE']._serialized_start=119
-  _globals['_CHALLENGE']._serialized_end=295
-  _globals['_WHOLEBLOCKCHALLENGE']._serialized_start=298
-  _globals['_WHOLEBLOCKCHALLENGE']._serialized_end=458
-  _globals['_TOKENOPENING']._serialized_start=460
-  _globals['_TOKENOPENING']._serialized_end=573
-  _globals['_BLOCKOPENING']._serialized_start=576
-  _globals['_BLOCKOPENING']._serialized_end=771
-  _globals['_EDGEOPENING']._serialized_start=774
-  _globals['_EDGEOPENING']._serialized_end=908
-  _globals['_OPENING']._serialized_start=911
-  _globals['_OPENING']._serialized_end=1124
-  _globals['_TABLEENTRY']._serialized_start=1126
-  _globals['_TABLEENTRY']._serialized_end=1192
-  _globals['_WHOLEBLOCK']._serialized_start=1195
-  _globals['_WHOLEBLOCK']._serialized_end=1417
-  _globals['_WHOLEBLOCKOPENING']._serialized_start=1420
-  _globals['_WHOLEBLOCKOPENING']._serialized_end=1596
-  _globals['_ANSWEREDCHALLENGE']._serialized_start=1598
-  _globals['_ANSWEREDCHALLENGE']._serialized_end=1698
-  _globals['_REFUSAL']._serialized_start=1701
-  _globals['_REFUSAL']._serialized_end=1891
+  _globals['_CHALLENGE']._serialized_end=317
+  _globals['_WHOLEBLOCKCHALLENGE']._serialized_start=320
+  _globals['_WHOLEBLOCKCHALLENGE']._serialized_end=480
+  _globals['_TOKENOPENING']._serialized_start=482
+  _globals['_TOKENOPENING']._serialized_end=595
+  _globals['_BLOCKOPENING']._serialized_start=598
+  _globals['_BLOCKOPENING']._serialized_end=793
+  _globals['_TOKENBLOCKOPENING']._serialized_start=795
+  _globals['_TOKENBLOCKOPENING']._serialized_end=883
+  _globals['_EDGEOPENING']._serialized_start=886
+  _globals['_EDGEOPENING']._serialized_end=1020
+  _globals['_OPENING']._serialized_start=1023
+  _globals['_OPENING']._serialized_end=1295
+  _globals['_TABLEENTRY']._serialized_start=1297
+  _globals['_TABLEENTRY']._serialized_end=1363
+  _globals['_WHOLEBLOCK']._serialized_start=1366
+  _globals['_WHOLEBLOCK']._serialized_end=1588
+  _globals['_WHOLEBLOCKOPENING']._serialized_start=1591
+  _globals['_WHOLEBLOCKOPENING']._serialized_end=1767
+  _globals['_ANSWEREDCHALLENGE']._serialized_start=1769
+  _globals['_ANSWEREDCHALLENGE']._serialized_end=1869
+  _globals['_REFUSAL']._serialized_start=1872
+  _globals['_REFUSAL']._serialized_end=2062
 # @@protoc_insertion_point(module_scope)

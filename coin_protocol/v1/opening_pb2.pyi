@@ -55,12 +55,17 @@ class Challenge(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_BLOCK_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    TOKEN_BLOCKS_FIELD_NUMBER: _builtins.int
     fingerprints_sha256: _builtins.bytes
     verifier: _builtins.str
     nonce: _builtins.bytes
     round: _builtins.int
     blocks: _builtins.int
+    """Blocks opened with their embedding and tokens."""
     tokens_per_block: _builtins.int
+    """Greatest number of tokens opened in each drawn block, in runs of the profile's run_tokens."""
+    token_blocks: _builtins.int
+    """Further blocks of which tokens alone are opened."""
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -73,10 +78,11 @@ class Challenge(_message.Message):
         blocks: _builtins.int = ...,
         tokens_per_block: _builtins.int = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        token_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "deadline", b"deadline", "fingerprints_sha256", b"fingerprints_sha256", "nonce", b"nonce", "round", b"round", "tokens_per_block", b"tokens_per_block", "verifier", b"verifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "deadline", b"deadline", "fingerprints_sha256", b"fingerprints_sha256", "nonce", b"nonce", "round", b"round", "token_blocks", b"token_blocks", "tokens_per_block", b"tokens_per_block", "verifier", b"verifier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +216,33 @@ class BlockOpening(_message.Message):
 Global___BlockOpening: _TypeAlias = BlockOpening  # noqa: Y015
 
 @_typing.final
+class TokenBlockOpening(_message.Message):
+    """Tokens of a drawn block whose embedding stays closed. Each token's proof stands on its own
+    against the block's token root in the manifest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_INDEX_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    block_index: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenOpening]: ...
+    def __init__(
+        self,
+        *,
+        block_index: _builtins.int = ...,
+        tokens: _abc.Iterable[Global___TokenOpening] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_index", b"block_index", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenBlockOpening: _TypeAlias = TokenBlockOpening  # noqa: Y015
+
+@_typing.final
 class EdgeOpening(_message.Message):
     """The right edge: the last block's leaf hashes and its last token, in every opening. It
     shows an inflated size and exposes no embedding.
@@ -255,6 +288,7 @@ class Opening(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
     PROVIDER_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_BLOCKS_FIELD_NUMBER: _builtins.int
     challenge_sha256: _builtins.bytes
     flip_index: _builtins.int
     """Which link of the hash chain this is, 1 for the first challenge ever answered."""
@@ -265,6 +299,8 @@ class Opening(_message.Message):
     def edge(self) -> Global___EdgeOpening: ...
     @_builtins.property
     def provider_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def token_blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenBlockOpening]: ...
     def __init__(
         self,
         *,
@@ -274,10 +310,11 @@ class Opening(_message.Message):
         blocks: _abc.Iterable[Global___BlockOpening] | None = ...,
         edge: Global___EdgeOpening | None = ...,
         provider_time: _timestamp_pb2.Timestamp | None = ...,
+        token_blocks: _abc.Iterable[Global___TokenBlockOpening] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge", "provider_time", b"provider_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "edge", b"edge", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "edge", b"edge", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time", "token_blocks", b"token_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

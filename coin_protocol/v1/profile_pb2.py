@@ -26,35 +26,35 @@ from coin_protocol.v1 import keys_pb2 as coin__protocol_dot_v1_dot_keys__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oin_protocol/v1/profile.proto\x12\x10\x63oin_protocol.v1\x1a\x1b\x63oin_protocol/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\"`\n\rTokenizerSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x18\n\x10token_table_root\x18\x04 \x01(\x0c\"-\n\nProjection\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\"\xb9\x02\n\rEmbeddingSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\x0c\x12\x18\n\x10tokenizer_sha256\x18\x04 \x01(\x0c\x12.\n\tprecision\x18\x05 \x01(\x0e\x32\x1b.coin_protocol.v1.Precision\x12\x34\n\x0cquantisation\x18\x06 \x01(\x0e\x32\x1e.coin_protocol.v1.Quantisation\x12\x12\n\nmax_pieces\x18\x07 \x01(\r\x12\x15\n\rwindow_tokens\x18\x08 \x01(\r\x12\x35\n\nprojection\x18\t \x01(\x0b\x32\x1c.coin_protocol.v1.ProjectionH\x00\x88\x01\x01\x42\r\n\x0b_projection\"x\n\x0c\x45xposureCaps\x12\x12\n\ntokens_ppm\x18\x01 \x01(\r\x12\x12\n\nblocks_ppm\x18\x02 \x01(\r\x12\x12\n\nmin_tokens\x18\x03 \x01(\r\x12\x12\n\nmin_blocks\x18\x04 \x01(\r\x12\x18\n\x10whole_blocks_ppm\x18\x05 \x01(\r\"\xa8\x02\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04hash\x18\x02 \x01(\x0e\x32\x1f.coin_protocol.v1.HashAlgorithm\x12\x36\n\x0ekey_algorithms\x18\x03 \x03(\x0e\x32\x1e.coin_protocol.v1.KeyAlgorithm\x12\x12\n\nblock_size\x18\x04 \x01(\r\x12\x32\n\ttokenizer\x18\x05 \x01(\x0b\x32\x1f.coin_protocol.v1.TokenizerSpec\x12\x32\n\tembedding\x18\x06 \x01(\x0b\x32\x1f.coin_protocol.v1.EmbeddingSpec\x12,\n\x04\x63\x61ps\x18\x07 \x01(\x0b\x32\x1e.coin_protocol.v1.ExposureCaps\")\n\tThreshold\x12\r\n\x05value\x18\x01 \x01(\x01\x12\r\n\x05guard\x18\x02 \x01(\x01\"y\n\x0b\x43osineRules\x12\x34\n\x0ftokens_to_block\x18\x01 \x01(\x0b\x32\x1b.coin_protocol.v1.Threshold\x12\x34\n\x0f\x62lock_to_answer\x18\x02 \x01(\x0b\x32\x1b.coin_protocol.v1.Threshold\"\x85\x01\n\tRoundPlan\x12\x12\n\nmax_rounds\x18\x01 \x01(\r\x12\x1a\n\x12\x62locks_first_round\x18\x02 \x01(\r\x12\x18\n\x10\x62locks_per_round\x18\x03 \x01(\r\x12\x18\n\x10tokens_per_block\x18\x04 \x01(\r\x12\x14\n\x0cwhole_blocks\x18\x05 \x01(\r\"\xbb\x02\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x15max_tokens_per_second\x18\x02 \x01(\x01\x12-\n\nclock_skew\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x63hallenge_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06rounds\x18\x05 \x01(\x0b\x32\x1b.coin_protocol.v1.RoundPlan\x12\x33\n\x0c\x63osine_rules\x18\x06 \x01(\x0b\x32\x1d.coin_protocol.v1.CosineRules\x12\x1d\n\x15min_recomputed_cosine\x18\x07 \x01(\x01\x12\x1d\n\x15semantic_model_sha256\x18\x08 \x03(\x0c*J\n\rHashAlgorithm\x12\x1e\n\x1aHASH_ALGORITHM_UNSPECIFIED\x10\x00\x12\x19\n\x15HASH_ALGORITHM_SHA256\x10\x01*=\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT64\x10\x01*M\n\x0cQuantisation\x12\x1c\n\x18QUANTISATION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bQUANTISATION_INT8_SYMMETRIC\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oin_protocol/v1/profile.proto\x12\x10\x63oin_protocol.v1\x1a\x1b\x63oin_protocol/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\"`\n\rTokenizerSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x18\n\x10token_table_root\x18\x04 \x01(\x0c\"-\n\nProjection\x12\x0c\n\x04seed\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\"\xb9\x02\n\rEmbeddingSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\x0c\x12\x18\n\x10tokenizer_sha256\x18\x04 \x01(\x0c\x12.\n\tprecision\x18\x05 \x01(\x0e\x32\x1b.coin_protocol.v1.Precision\x12\x34\n\x0cquantisation\x18\x06 \x01(\x0e\x32\x1e.coin_protocol.v1.Quantisation\x12\x12\n\nmax_pieces\x18\x07 \x01(\r\x12\x15\n\rwindow_tokens\x18\x08 \x01(\r\x12\x35\n\nprojection\x18\t \x01(\x0b\x32\x1c.coin_protocol.v1.ProjectionH\x00\x88\x01\x01\x42\r\n\x0b_projection\"\x8c\x01\n\x0c\x45xposureCaps\x12\x12\n\ntokens_ppm\x18\x01 \x01(\r\x12\x12\n\nblocks_ppm\x18\x02 \x01(\r\x12\x12\n\nmin_tokens\x18\x03 \x01(\r\x12\x12\n\nmin_blocks\x18\x04 \x01(\r\x12\x18\n\x10whole_blocks_ppm\x18\x05 \x01(\r\x12\x12\n\nrun_tokens\x18\x06 \x01(\r\"\xa8\x02\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04hash\x18\x02 \x01(\x0e\x32\x1f.coin_protocol.v1.HashAlgorithm\x12\x36\n\x0ekey_algorithms\x18\x03 \x03(\x0e\x32\x1e.coin_protocol.v1.KeyAlgorithm\x12\x12\n\nblock_size\x18\x04 \x01(\r\x12\x32\n\ttokenizer\x18\x05 \x01(\x0b\x32\x1f.coin_protocol.v1.TokenizerSpec\x12\x32\n\tembedding\x18\x06 \x01(\x0b\x32\x1f.coin_protocol.v1.EmbeddingSpec\x12,\n\x04\x63\x61ps\x18\x07 \x01(\x0b\x32\x1e.coin_protocol.v1.ExposureCaps\")\n\tThreshold\x12\r\n\x05value\x18\x01 \x01(\x01\x12\r\n\x05guard\x18\x02 \x01(\x01\"y\n\x0b\x43osineRules\x12\x34\n\x0ftokens_to_block\x18\x01 \x01(\x0b\x32\x1b.coin_protocol.v1.Threshold\x12\x34\n\x0f\x62lock_to_answer\x18\x02 \x01(\x0b\x32\x1b.coin_protocol.v1.Threshold\"\xa7\x01\n\tRoundPlan\x12\x12\n\nmax_rounds\x18\x01 \x01(\r\x12\x1a\n\x12\x62locks_first_round\x18\x02 \x01(\r\x12\x18\n\x10\x62locks_per_round\x18\x03 \x01(\r\x12\x18\n\x10tokens_per_block\x18\x04 \x01(\r\x12\x14\n\x0cwhole_blocks\x18\x05 \x01(\r\x12 \n\x18token_blocks_first_round\x18\x06 \x01(\r\"\xbb\x02\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x15max_tokens_per_second\x18\x02 \x01(\x01\x12-\n\nclock_skew\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x63hallenge_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06rounds\x18\x05 \x01(\x0b\x32\x1b.coin_protocol.v1.RoundPlan\x12\x33\n\x0c\x63osine_rules\x18\x06 \x01(\x0b\x32\x1d.coin_protocol.v1.CosineRules\x12\x1d\n\x15min_recomputed_cosine\x18\x07 \x01(\x01\x12\x1d\n\x15semantic_model_sha256\x18\x08 \x03(\x0c*J\n\rHashAlgorithm\x12\x1e\n\x1aHASH_ALGORITHM_UNSPECIFIED\x10\x00\x12\x19\n\x15HASH_ALGORITHM_SHA256\x10\x01*=\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT64\x10\x01*M\n\x0cQuantisation\x12\x1c\n\x18QUANTISATION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bQUANTISATION_INT8_SYMMETRIC\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coin_protocol.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HASHALGORITHM']._serialized_start=1615
-  _globals['_HASHALGORITHM']._serialized_end=1689
-  _globals['_PRECISION']._serialized_start=1691
-  _globals['_PRECISION']._serialized_end=1752
-  _globals['_QUANTISATION']._serialized_start=1754
-  _globals['_QUANTISATION']._serialized_end=1831
+  _globals['_HASHALGORITHM']._serialized_start=1670
+  _globals['_HASHALGORITHM']._serialized_end=1744
+  _globals['_PRECISION']._serialized_start=1746
+  _globals['_PRECISION']._serialized_end=1807
+  _globals['_QUANTISATION']._serialized_start=1809
+  _globals['_QUANTISATION']._serialized_end=1886
   _globals['_TOKENIZERSPEC']._serialized_start=113
   _globals['_TOKENIZERSPEC']._serialized_end=209
   _globals['_PROJECTION']._serialized_start=211
   _globals['_PROJECTION']._serialized_end=256
   _globals['_EMBEDDINGSPEC']._serialized_start=259
   _globals['_EMBEDDINGSPEC']._serialized_end=572
-  _globals['_EXPOSURECAPS']._serialized_start=574
-  _globals['_EXPOSURECAPS']._serialized_end=694
-  _globals['_PROFILE']._serialized_start=697
-  _globals['_PROFILE']._serialized_end=993
-  _globals['_THRESHOLD']._serialized_start=995
-  _globals['_THRESHOLD']._serialized_end=1036
-  _globals['_COSINERULES']._serialized_start=1038
-  _globals['_COSINERULES']._serialized_end=1159
-  _globals['_ROUNDPLAN']._serialized_start=1162
-  _globals['_ROUNDPLAN']._serialized_end=1295
-  _globals['_POLICY']._serialized_start=1298
-  _globals['_POLICY']._serialized_end=1613
+  _globals['_EXPOSURECAPS']._serialized_start=575
+  _globals['_EXPOSURECAPS']._serialized_end=715
+  _globals['_PROFILE']._serialized_start=718
+  _globals['_PROFILE']._serialized_end=1014
+  _globals['_THRESHOLD']._serialized_start=1016
+  _globals['_THRESHOLD']._serialized_end=1057
+  _globals['_COSINERULES']._serialized_start=1059
+  _globals['_COSINERULES']._serialized_end=1180
+  _globals['_ROUNDPLAN']._serialized_start=1183
+  _globals['_ROUNDPLAN']._serialized_end=1350
+  _globals['_POLICY']._serialized_start=1353
+  _globals['_POLICY']._serialized_end=1668
 # @@protoc_insertion_point(module_scope)

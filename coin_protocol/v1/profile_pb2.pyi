@@ -181,6 +181,7 @@ class ExposureCaps(_message.Message):
     MIN_TOKENS_FIELD_NUMBER: _builtins.int
     MIN_BLOCKS_FIELD_NUMBER: _builtins.int
     WHOLE_BLOCKS_PPM_FIELD_NUMBER: _builtins.int
+    RUN_TOKENS_FIELD_NUMBER: _builtins.int
     tokens_ppm: _builtins.int
     blocks_ppm: _builtins.int
     min_tokens: _builtins.int
@@ -188,6 +189,8 @@ class ExposureCaps(_message.Message):
     min_blocks: _builtins.int
     whole_blocks_ppm: _builtins.int
     """Blocks opened whole; 0 unless agreed."""
+    run_tokens: _builtins.int
+    """Consecutive tokens that are drawn together; 0 means 1."""
     def __init__(
         self,
         *,
@@ -196,10 +199,11 @@ class ExposureCaps(_message.Message):
         min_tokens: _builtins.int = ...,
         min_blocks: _builtins.int = ...,
         whole_blocks_ppm: _builtins.int = ...,
+        run_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_ppm", b"blocks_ppm", "min_blocks", b"min_blocks", "min_tokens", b"min_tokens", "tokens_ppm", b"tokens_ppm", "whole_blocks_ppm", b"whole_blocks_ppm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_ppm", b"blocks_ppm", "min_blocks", b"min_blocks", "min_tokens", b"min_tokens", "run_tokens", b"run_tokens", "tokens_ppm", b"tokens_ppm", "whole_blocks_ppm", b"whole_blocks_ppm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,12 +308,15 @@ class RoundPlan(_message.Message):
     BLOCKS_PER_ROUND_FIELD_NUMBER: _builtins.int
     TOKENS_PER_BLOCK_FIELD_NUMBER: _builtins.int
     WHOLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    TOKEN_BLOCKS_FIRST_ROUND_FIELD_NUMBER: _builtins.int
     max_rounds: _builtins.int
     blocks_first_round: _builtins.int
     blocks_per_round: _builtins.int
     tokens_per_block: _builtins.int
     whole_blocks: _builtins.int
     """Whole blocks asked for in an audit; the profile's cap still holds."""
+    token_blocks_first_round: _builtins.int
+    """Blocks of which the first round opens tokens alone."""
     def __init__(
         self,
         *,
@@ -318,10 +325,11 @@ class RoundPlan(_message.Message):
         blocks_per_round: _builtins.int = ...,
         tokens_per_block: _builtins.int = ...,
         whole_blocks: _builtins.int = ...,
+        token_blocks_first_round: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_first_round", b"blocks_first_round", "blocks_per_round", b"blocks_per_round", "max_rounds", b"max_rounds", "tokens_per_block", b"tokens_per_block", "whole_blocks", b"whole_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_first_round", b"blocks_first_round", "blocks_per_round", b"blocks_per_round", "max_rounds", b"max_rounds", "token_blocks_first_round", b"token_blocks_first_round", "tokens_per_block", b"tokens_per_block", "whole_blocks", b"whole_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -305,6 +305,30 @@ class Exposure(_message.Message):
 Global___Exposure: _TypeAlias = Exposure  # noqa: Y015
 
 @_typing.final
+class ShareInterval(_message.Message):
+    """Interval for the inflated share of a commitment's blocks, 0 to 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareInterval: _TypeAlias = ShareInterval  # noqa: Y015
+
+@_typing.final
 class Verdict(_message.Message):
     """Statement "verdict", signed by the verifier."""
 
@@ -324,6 +348,8 @@ class Verdict(_message.Message):
     EXPOSURE_FIELD_NUMBER: _builtins.int
     ID_SOURCE_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    INFLATION_PROBABILITY_FIELD_NUMBER: _builtins.int
+    INFLATED_SHARE_FIELD_NUMBER: _builtins.int
     commitment_sha256: _builtins.bytes
     profile_sha256: _builtins.bytes
     policy_sha256: _builtins.bytes
@@ -333,6 +359,8 @@ class Verdict(_message.Message):
     """The strongest tier earned, and all of them."""
     fault: Global___Fault.ValueType
     id_source: _statements_pb2.IdSource.ValueType
+    inflation_probability: _builtins.float
+    """What a calibrated judge makes of the graded evidence. Absent where none judged."""
     @_builtins.property
     def tiers(self) -> _containers.RepeatedScalarFieldContainer[Global___Tier.ValueType]: ...
     @_builtins.property
@@ -347,6 +375,8 @@ class Verdict(_message.Message):
     def exposure(self) -> Global___Exposure: ...
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def inflated_share(self) -> Global___ShareInterval: ...
     def __init__(
         self,
         *,
@@ -364,12 +394,21 @@ class Verdict(_message.Message):
         exposure: Global___Exposure | None = ...,
         id_source: _statements_pb2.IdSource.ValueType = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        inflation_probability: _builtins.float | None = ...,
+        inflated_share: Global___ShareInterval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "exposure", b"exposure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share", "_inflation_probability", b"_inflation_probability", "decided_at", b"decided_at", "exposure", b"exposure", "inflated_share", b"inflated_share", "inflation_probability", b"inflation_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "commitment_sha256", b"commitment_sha256", "decided_at", b"decided_at", "exposure", b"exposure", "fault", b"fault", "id_source", b"id_source", "outcome", b"outcome", "policy_sha256", b"policy_sha256", "profile_sha256", b"profile_sha256", "reasons", b"reasons", "scores", b"scores", "tier", b"tier", "tiers", b"tiers", "verifier", b"verifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share", "_inflation_probability", b"_inflation_probability", "checks", b"checks", "commitment_sha256", b"commitment_sha256", "decided_at", b"decided_at", "exposure", b"exposure", "fault", b"fault", "id_source", b"id_source", "inflated_share", b"inflated_share", "inflation_probability", b"inflation_probability", "outcome", b"outcome", "policy_sha256", b"policy_sha256", "profile_sha256", b"profile_sha256", "reasons", b"reasons", "scores", b"scores", "tier", b"tier", "tiers", b"tiers", "verifier", b"verifier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__inflated_share: _TypeAlias = _typing.Literal["inflated_share"]  # noqa: Y015
+    _WhichOneofArgType__inflated_share: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share"]  # noqa: Y015
+    _WhichOneofReturnType__inflation_probability: _TypeAlias = _typing.Literal["inflation_probability"]  # noqa: Y015
+    _WhichOneofArgType__inflation_probability: _TypeAlias = _typing.Literal["_inflation_probability", b"_inflation_probability"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inflated_share) -> _WhichOneofReturnType__inflated_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inflation_probability) -> _WhichOneofReturnType__inflation_probability | None: ...
 
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 

@@ -9,20 +9,26 @@ from typing import Any
 
 import pytest
 
+from coin_protocol.checks.opened import shown_blocks
 from coin_protocol.errors import (
     InvalidInputError,
 )
 from coin_protocol.keys import read_time
 from coin_protocol.keyset import stamp
 from coin_protocol.memory import InMemoryEvidence
-from coin_protocol.testing.adversaries import ADVERSARIES, Adversary
+from coin_protocol.statements import read_challenge, read_opening
+from coin_protocol.testing.adversaries import (
+    ADVERSARIES,
+    TOKEN_BLOCK_ADVERSARIES,
+    Adversary,
+)
 from coin_protocol.testing.small import small_profile
 from coin_protocol.v1 import (
     receipt_pb2,
     statements_pb2,
 )
 from provider_sdk.provider import Provider
-from tests.support.audits import audit, failed, says, verdict_of
+from tests.support.audits import audit, bear_out, failed, says, verdict_of
 from tests.support.certificates import Certificates
 from tests.support.parties import (
     ANSWER,
@@ -37,6 +43,7 @@ from tests.support.parties import (
 from tests.support.replays import HONEST, ask, brisk, replaying, slow
 from tests.support.servers import serving
 from verifier_sdk.client import ProviderClient
+from verifier_sdk.semantic import Judgement, OpenedEvidence
 
 PASS, FAIL = receipt_pb2.OUTCOME_PASS, receipt_pb2.OUTCOME_FAIL
 INCONCLUSIVE = receipt_pb2.OUTCOME_INCONCLUSIVE
@@ -63,8 +70,50 @@ async def test_an_honest_reply_passes_with_the_tiers_it_earned(
     ]
     record = provider.store.get(reply.commitment_sha256)
     assert verdict.exposure == record.ledger.exposure()
-    assert verdict.exposure.block_embeddings == 2
-    assert verdict.exposure.whole_blocks == 1
+    plan = parties.policy.message.rounds
+    assert verdict.exposure.block_embeddings == plan.blocks_first_round
+    assert verdict.exposure.whole_blocks == plan.whole_blocks
+
+
+class Undecided:
+    """A judge that never decides."""
+
+    def judge(self, evidence: OpenedEvidence) -> Judgement:
+        """Ask for more."""
+        assert evidence.blocks
+        return Judgement(INCONCLUSIVE, "never decided")
+
+
+async def test_the_first_round_opens_tokens_of_every_block_and_later_ones_embeddings() -> None:
+    parties = Parties(profile=small_profile(tokens_ppm=700_000, run_tokens=2))
+    plan = parties.policy.message.rounds
+    with parties.provider() as provider:
+        reply = run_session(provider, reasoning_ids(160))
+        async with (
+            serving(provider) as target,
+            ProviderClient(target, tls=None, timeout=WAIT_SECONDS) as client,
+        ):
+            bundle = await parties.auditor(judge=Undecided()).audit(reply.receipt, client)
+        kept = provider.store.get(reply.commitment_sha256).ledger.exposure()
+    bear_out(parties, bundle, parties.policy)
+    verdict = verdict_of(bundle)
+    assert not failed(verdict)
+    assert verdict.exposure == kept
+    first, *later = [read_challenge(entry.challenge.payload) for entry in bundle.rounds]
+    # Twenty blocks are fewer than the plan asks for.
+    assert (first.blocks, first.token_blocks) == (plan.blocks_first_round, 16)
+    assert later
+    for challenge in later:
+        assert 0 < challenge.blocks <= plan.blocks_per_round
+        assert challenge.token_blocks == 0
+    opening = read_opening(bundle.rounds[0].opening.payload)
+    opened = shown_blocks(opening)
+    assert sorted(block.block_index for block in opened) == list(range(20))
+    for block in opened:
+        places = [token.position for token in block.tokens]
+        assert len(places) == first.tokens_per_block // 2 * 2 > 0
+        assert all(start % 2 == 0 for start in places[::2])
+        assert places[1::2] == [start + 1 for start in places[::2]]
 
 
 async def test_without_agreement_to_whole_blocks_the_tier_is_timed() -> None:
@@ -196,7 +245,9 @@ async def test_the_share_of_noncanonical_ids_in_whole_blocks_is_in_the_verdict(
 # Lies
 
 
-@pytest.mark.parametrize("liar", [HONEST, *ADVERSARIES], ids=lambda liar: liar.name)
+@pytest.mark.parametrize(
+    "liar", [HONEST, *ADVERSARIES, *TOKEN_BLOCK_ADVERSARIES], ids=lambda liar: liar.name
+)
 async def test_each_lie_is_caught_by_its_own_check(liar: Adversary) -> None:
     # A policy that lets no machine be too slow to lie about time.
     parties = Parties(policy=small_policy(slow if liar.caught_by == "ARRIVAL_TIME" else brisk))

@@ -112,7 +112,7 @@ def test_windows_of_ids_are_embedded_as_their_text(models: Models) -> None:
     ids = models.tokenizer.encode("Light is scattered by air, and blue light the most.")
     spec = models.profile.message.embedding
     (row,) = quantised_windows(models.embedder, spec, [text_of(models.tokenizer, ids)])
-    assert len(row) == 4 + spec.dimension
+    assert len(row) == 4 + spec.projection.dimension
 
 
 def test_like_texts_are_near_and_others_far(models: Models) -> None:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from coin_protocol import envelope, statements
 from coin_protocol.checks import Case, run_checks
+from coin_protocol.checks.opened import shown_blocks
+from coin_protocol.draw import most_tokens
 from coin_protocol.envelope import verify_with_key
 from coin_protocol.errors import CoinError, InvalidInputError, SignatureError, StatementError
 from coin_protocol.keys import KeyRing, VerificationKey
@@ -181,7 +183,7 @@ def one_bit(bit: int) -> Callable[[Any], Any]:
 @cache
 def opened_paths(*, whole: bool) -> list[str]:
     before = audit(tokens=21)
-    asked = before.ask_whole(blocks=2) if whole else before.ask(blocks=2, tokens_per_block=3)
+    asked = before.ask_whole(blocks=2) if whole else before.ask(token_blocks=1, tokens_per_block=3)
     if whole:
         raw = asked.whole_rounds[0].opening.payload
         return list(places(opening_pb2.WholeBlockOpening.FromString(raw), {"provider_time"}))
@@ -194,7 +196,7 @@ def opened_paths(*, whole: bool) -> list[str]:
 def test_any_bit_flipped_in_a_sampled_opening_and_signed_is_noticed(choice: int, bit: int) -> None:
     paths = opened_paths(whole=False)
     edit = change(paths[choice % len(paths)], one_bit(bit))
-    asked = audit(tokens=21).ask(blocks=2, tokens_per_block=3, edit_opening=edit)
+    asked = audit(tokens=21).ask(token_blocks=1, tokens_per_block=3, edit_opening=edit)
     assert run_checks(asked.case()).failed is not None
 
 
@@ -208,7 +210,15 @@ def test_any_bit_flipped_in_a_whole_opening_and_signed_is_noticed(choice: int, b
 
 
 def test_every_kind_of_opened_value_is_among_those_flipped() -> None:
-    for path in ("flip", "flip_index", "challenge_sha256", "edge.token_leaf_hashes"):
+    for path in (
+        "flip",
+        "flip_index",
+        "challenge_sha256",
+        "edge.token_leaf_hashes",
+        "blocks.0.windows.0",
+        "token_blocks.0.block_index",
+        "token_blocks.0.tokens.2.table_proof.0",
+    ):
         assert path in opened_paths(whole=False)
     for path in ("blocks.0.text", "blocks.1.token_ids.0", "blocks.0.vocabulary.0.proof.0"):
         assert path in opened_paths(whole=True)
@@ -275,24 +285,26 @@ def profiles(draw: st.DrawFn) -> Profile:
         block_size=block_size,
         window_tokens=draw(st.integers(1, block_size)),
         projection=draw(st.sampled_from([0, 6])),
+        run_tokens=draw(st.integers(0, 4)),
     )
 
 
 @given(
     profile=profiles(),
     tokens=st.integers(1, 60),
-    blocks=st.integers(1, 20),
-    tokens_per_block=st.integers(1, 20),
+    sample=st.tuples(st.integers(1, 20), st.integers(0, 0), st.integers(0, 20))
+    | st.tuples(st.integers(0, 20), st.integers(1, 20), st.integers(1, 20)),
     whole_blocks=st.integers(0, 4),
     seed=st.integers(0, 1000),
 )
 @SOME
 def test_whatever_is_drawn_of_an_honest_reply_verifies(
-    profile: Profile, tokens: int, blocks: int, tokens_per_block: int, whole_blocks: int, seed: int
+    profile: Profile, tokens: int, sample: tuple[int, int, int], whole_blocks: int, seed: int
 ) -> None:
+    blocks, token_blocks, tokens_per_block = sample
     world = World(seed=str(seed), profile=profile)
     asked = world.audit(world.reply(tokens=tokens)).ask(
-        blocks=blocks, tokens_per_block=tokens_per_block
+        blocks=blocks, token_blocks=token_blocks, tokens_per_block=tokens_per_block
     )
     if whole_blocks:
         asked = asked.ask_whole(blocks=whole_blocks)
@@ -300,11 +312,15 @@ def test_whatever_is_drawn_of_an_honest_reply_verifies(
     report = run_checks(case)
     assert report.failed is None, report.detail
     assert receipt_pb2.TIER_COMMITTED in earned_tiers(case, report)
-    opened = case.openings[0].opening.blocks
-    assert len(opened) == min(blocks, -(-tokens // profile.block_size))
-    for block in opened:
+    opening, there_are = case.openings[0].opening, -(-tokens // profile.block_size)
+    assert len(opening.blocks) == min(blocks, there_are)
+    assert len(opening.blocks) + len(opening.token_blocks) == min(blocks + token_blocks, there_are)
+    for block in shown_blocks(opening):
         there = case.token_counts[block.block_index]
-        assert len(block.tokens) == min(tokens_per_block, there)
+        run = min(profile.run_tokens, tokens_per_block)
+        most = most_tokens(tokens_per_block, profile.run_tokens)
+        # Of a block that has no whole number of runs, the last one is short.
+        assert min(most, there) - run < len(block.tokens) <= min(most, there) or most == 0
 
 
 @given(tokens=st.integers(1, 60), extra=st.integers(1, 40), blocks=st.integers(0, 5))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coin_protocol import draw, envelope
+from coin_protocol import draw, envelope, merkle
 from coin_protocol.checks import CHECKS, Case, Report, Trust, opened, run_checks
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.encoding import digest
@@ -25,8 +25,10 @@ from coin_protocol.quantise import SCALE_BYTES
 from coin_protocol.signer import KeySigner
 from coin_protocol.testing.evidence_vectors import ATTACKS, Attack
 from coin_protocol.testing.forgeries import (
+    aimed,
     audit,
     billed,
+    block_leaves,
     both,
     change,
     dated,
@@ -149,7 +151,12 @@ def only_round(answered: list[opening_pb2.AnsweredChallenge], **refusal: Any) ->
 
 
 def answered_elsewhere(
-    count: int, *, named: bytes | None = None, whole: bool = False
+    count: int,
+    *,
+    named: bytes | None = None,
+    whole: bool = False,
+    blocks: int = 1,
+    token_blocks: int = 0,
 ) -> list[opening_pb2.AnsweredChallenge]:
     """Return challenges of another verifier that the provider of the default reply answered."""
     world, found = World(), []
@@ -158,10 +165,10 @@ def answered_elsewhere(
         message.fingerprints_sha256 = named or audit_fingerprints()
         message.verifier = "another"
         message.nonce = world.random(f"elsewhere {index}", 32)
-        message.round, message.blocks = 1, 1
+        message.round, message.blocks = 1, blocks
         message.deadline.CopyFrom(stamp(START + HOUR))
         if isinstance(message, opening_pb2.Challenge):
-            message.tokens_per_block = 1
+            message.token_blocks, message.tokens_per_block = token_blocks, 1
         kind = envelope.WHOLE_CHALLENGE if whole else envelope.CHALLENGE
         found.append(
             opening_pb2.AnsweredChallenge(
@@ -207,6 +214,60 @@ def inflated_and_padded() -> Case:
     opening.edge.token_leaf_hashes += bytes(64)
     entry.opening.CopyFrom(World().sign(opening, envelope.OPENING))
     return replace(inflated, rounds=[entry])
+
+
+def token_block_unasked_for() -> Case:
+    before = audit()
+
+    def edit(opening: opening_pb2.Opening) -> None:
+        other = draw.DrawnBlock((opening.blocks[0].block_index + 1) % 3, (0,))
+        opening.token_blocks.append(before.reply.opener.token_block(other))
+
+    return before.ask(edit_opening=edit).case()
+
+
+def block_of_both_kinds() -> Case:
+    def edit(opening: opening_pb2.Opening) -> None:
+        block = opening.blocks[0]
+        opening.token_blocks.add(block_index=block.block_index, tokens=block.tokens)
+
+    return audit().ask(token_blocks=1, edit_opening=edit).case()
+
+
+def token_block_with_embedding() -> Case:
+    before = audit()
+
+    def edit(opening: opening_pb2.Opening) -> None:
+        shown = opening.token_blocks[0]
+        positions = tuple(token.position for token in shown.tokens)
+        drawn = draw.DrawnBlock(shown.block_index, positions)
+        opening.blocks.append(before.reply.opener.block(drawn))
+
+    return before.ask(token_blocks=1, edit_opening=edit).case()
+
+
+def leaf_repeated_in_a_token_block() -> Case:
+    """A block repeats its first leaf in every place: no place but one can be opened."""
+
+    def forge(honest: Opener) -> Opener:
+        first = block_leaves(honest, 0)[0]
+        entry = statements_pb2.BlockEntry(token_count=8, token_root=merkle.root([first] * 8))
+        return recommitted(honest, [entry, *honest.tree.entries[1:]])
+
+    before = audit(opener=forge, edit_receipt=without("checkpoints"))
+    leaves = block_leaves(audit().reply.opener, 0)[:1] * 8
+
+    def edit(opening: opening_pb2.Opening) -> None:
+        (block,) = opening.token_blocks
+        for token in block.tokens:
+            put("proof", merkle.inclusion_proof(leaves, token.position))(token)
+
+    return before.ask(
+        blocks=0,
+        token_blocks=1,
+        edit_challenge=aimed(before.reply, lambda drawn: drawn.token_blocks[0].index == 0),
+        edit_opening=edit,
+    ).case()
 
 
 def refused_whole(*, at_cap: bool) -> Case:
@@ -350,6 +411,18 @@ MORE = (
            lambda: audit().ask(edit_opening=put("blocks.0.tokens.0.position", 8)).case()),
     Attack("block-past-the-tree", "", "DRAW",
            lambda: audit().ask(edit_opening=put("blocks.0.block_index", 3)).case()),
+    Attack("token-block-position-opened-twice", "", "DRAW",
+           lambda: audit().ask(token_blocks=1, edit_opening=repeated(
+               "token_blocks.0.tokens")).case()),
+    Attack("token-block-position-past-the-block", "", "DRAW",
+           lambda: audit().ask(token_blocks=1, edit_opening=put(
+               "token_blocks.0.tokens.0.position", 8)).case()),
+    Attack("token-block-past-the-tree", "", "DRAW",
+           lambda: audit().ask(token_blocks=1, edit_opening=put(
+               "token_blocks.0.block_index", 3)).case()),
+    Attack("token-blocks-unasked-for", "", "DRAW", token_block_unasked_for),
+    Attack("block-of-embedding-as-token-block-too", "", "DRAW", block_of_both_kinds),
+    Attack("token-block-with-its-embedding", "", "DRAW", token_block_with_embedding),
     Attack("whole-block-opened-twice", "", "DRAW",
            lambda: audit().ask_whole(edit_opening=repeated("blocks")).case()),
     Attack("whole-block-past-the-tree", "", "DRAW",
@@ -357,6 +430,11 @@ MORE = (
 
     Attack("block-left-out", "", "OPENING_PRESENT",
            lambda: audit().ask(blocks=2, edit_opening=dropped("blocks")).case()),
+    Attack("token-blocks-all-left-out", "", "OPENING_PRESENT",
+           lambda: audit().ask(token_blocks=2, edit_opening=without("token_blocks")).case()),
+    Attack("token-block-without-its-tokens", "", "OPENING_PRESENT",
+           lambda: audit().ask(token_blocks=1, edit_opening=put(
+               "token_blocks.0.tokens", [])).case()),
     Attack("whole-block-left-out", "", "OPENING_PRESENT",
            lambda: audit().ask_whole(blocks=2, edit_opening=dropped("blocks")).case()),
     Attack("edge-of-another-position", "", "OPENING_PRESENT",
@@ -410,6 +488,16 @@ MORE = (
            lambda: audit().ask(edit_opening=flipped("blocks.0.tokens.0.row")).case()),
     Attack("token-proof-short", "", "INCLUSION_PROOF",
            lambda: audit().ask(edit_opening=dropped("blocks.0.tokens.0.proof")).case()),
+    Attack("token-block-salt-altered", "", "INCLUSION_PROOF",
+           lambda: audit().ask(token_blocks=1, edit_opening=flipped(
+               "token_blocks.0.tokens.0.salt")).case()),
+    Attack("token-block-row-altered", "", "INCLUSION_PROOF",
+           lambda: audit().ask(token_blocks=1, edit_opening=flipped(
+               "token_blocks.0.tokens.1.row")).case()),
+    Attack("token-block-proof-short", "", "INCLUSION_PROOF",
+           lambda: audit().ask(token_blocks=1, edit_opening=dropped(
+               "token_blocks.0.tokens.0.proof")).case()),
+    Attack("token-block-leaf-repeated", "", "INCLUSION_PROOF", leaf_repeated_in_a_token_block),
     Attack("block-salt-altered", "", "INCLUSION_PROOF",
            lambda: audit().ask(edit_opening=flipped("blocks.0.block_salt")).case()),
     Attack("fingerprint-proof-altered", "", "INCLUSION_PROOF",
@@ -432,6 +520,9 @@ MORE = (
 
     Attack("table-proof-altered", "", "TOKEN_ROW",
            lambda: audit().ask(edit_opening=flipped("blocks.0.tokens.0.table_proof.3")).case()),
+    Attack("token-block-table-proof-left-out", "", "TOKEN_ROW",
+           lambda: audit().ask(token_blocks=1, edit_opening=put(
+               "token_blocks.0.tokens.1.table_proof", [])).case()),
     Attack("edge-table-proof-left-out", "", "TOKEN_ROW",
            lambda: audit().ask(edit_opening=put("edge.last_token.table_proof", [])).case()),
 
@@ -494,6 +585,8 @@ MORE = (
 
 HONEST = {
     "another verifier used up the caps": lambda: only_round(answered_elsewhere(3)),
+    "another verifier used up the cap on tokens by token blocks":
+        lambda: only_round(answered_elsewhere(4, blocks=0, token_blocks=3)),
     "every flip is used up":
         lambda: only_round(answered_elsewhere(FLIP_CHAIN_LENGTH), reason=FLIPS_USED_UP),
     "whole blocks are refused at their cap": lambda: refused_whole(at_cap=True),

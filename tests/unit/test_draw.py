@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256, shake_256
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 
@@ -91,8 +91,11 @@ def test_a_challenge_draws_by_its_own_fields_and_the_flip() -> None:
     start = draw.seed(fingerprints_sha256=STATEMENT, nonce=NONCE, flip=FLIP, round_number=2)
     counts = [9, 9, 9, 9, 9, 2]
     wanted = draw.draw(start, counts, blocks=3, tokens_per_block=4)
-    assert draw.drawn_by(challenge, FLIP, counts) == wanted
-    assert draw.drawn_by(challenge, NONCE, counts) != wanted
+    assert draw.drawn_by(challenge, FLIP, counts, run_tokens=1) == wanted
+    assert draw.drawn_by(challenge, NONCE, counts, run_tokens=1) != wanted
+    wanted = draw.draw(start, counts, blocks=3, tokens_per_block=4, token_blocks=2, run_tokens=2)
+    challenge.token_blocks = 2
+    assert draw.drawn_by(challenge, FLIP, counts, run_tokens=2) == wanted
 
 
 def test_a_whole_block_challenge_draws_by_its_own_fields_and_the_flip() -> None:
@@ -108,14 +111,21 @@ def test_a_whole_block_challenge_draws_by_its_own_fields_and_the_flip() -> None:
 def test_asking_for_more_than_there_is_draws_all_there_is() -> None:
     counts = [3, 1, 2]
     drawn = draw.draw(SEEDS[0], counts, blocks=100, tokens_per_block=100)
-    assert {block.index: block.positions for block in drawn} == {0: (0, 1, 2), 1: (0,), 2: (0, 1)}
+    there = {0: (0, 1, 2), 1: (0,), 2: (0, 1)}
+    assert {block.index: block.positions for block in drawn.blocks} == there
+    drawn = draw.draw(SEEDS[0], counts, blocks=2, tokens_per_block=100, token_blocks=100)
+    assert len(drawn.blocks) == 2
+    both = (*drawn.blocks, *drawn.token_blocks)
+    assert {block.index: block.positions for block in both} == there
     assert sorted(draw.draw_whole(SEEDS[0], 5, blocks=100)) == [0, 1, 2, 3, 4]
 
 
 def test_asking_for_nothing_or_of_nothing_draws_nothing() -> None:
-    assert draw.draw(SEEDS[0], [], blocks=2, tokens_per_block=2) == ()
-    assert draw.draw(SEEDS[0], [4, 4], blocks=0, tokens_per_block=2) == ()
-    assert [b.positions for b in draw.draw(SEEDS[0], [4], blocks=1, tokens_per_block=0)] == [()]
+    nothing = draw.Drawn()
+    assert draw.draw(SEEDS[0], [], blocks=2, tokens_per_block=2, token_blocks=2) == nothing
+    assert draw.draw(SEEDS[0], [4, 4], blocks=0, tokens_per_block=2) == nothing
+    drawn = draw.draw(SEEDS[0], [4], blocks=1, tokens_per_block=0, run_tokens=3)
+    assert drawn == draw.Drawn(blocks=(draw.DrawnBlock(0, ()),))
     assert draw.draw_whole(SEEDS[0], 0, blocks=3) == ()
 
 
@@ -124,7 +134,7 @@ def test_words_past_the_last_whole_multiple_are_thrown_away() -> None:
     # twice as often as each of the others.
     bound = 3 << 62
     thirds = Counter(
-        draw.draw(seed, [bound], blocks=1, tokens_per_block=1)[0].positions[0] >> 62
+        draw.draw(seed, [bound], blocks=1, tokens_per_block=1).blocks[0].positions[0] >> 62
         for seed in SEEDS
     )
     assert chi_square(thirds.values(), 3, len(SEEDS)) < 30  # 2 degrees: p < 1e-6
@@ -136,13 +146,16 @@ def test_the_draw_reads_the_stream_as_the_protocol_says() -> None:
     raw = shake_256(seed).digest(800)
     words = [int.from_bytes(raw[at : at + 8], "big") for at in range(8, 800, 8)]
     first = next(word for word in words if word < bound)
-    assert draw.draw(seed, [bound], blocks=1, tokens_per_block=1)[0].positions == (first,)
+    drawn = draw.draw(seed, [bound], blocks=1, tokens_per_block=1)
+    assert drawn.blocks[0].positions == (first,)
 
 
 def test_every_ordered_choice_of_blocks_is_as_likely() -> None:
     falls = Counter(
-        tuple(block.index for block in draw.draw(seed, [1] * 5, blocks=3, tokens_per_block=1))
-        for seed in SEEDS
+        tuple(block.index for block in (*drawn.blocks, *drawn.token_blocks))
+        for drawn in (
+            draw.draw(seed, [1] * 5, blocks=1, tokens_per_block=1, token_blocks=2) for seed in SEEDS
+        )
     )
     choices = list(permutations(range(5), 3))
     assert set(falls) <= set(choices)
@@ -152,8 +165,20 @@ def test_every_ordered_choice_of_blocks_is_as_likely() -> None:
 
 def test_every_choice_of_positions_is_as_likely_in_the_last_block_drawn_too() -> None:
     falls = Counter(
-        draw.draw(seed, [6, 6], blocks=2, tokens_per_block=2)[1].positions for seed in SEEDS
+        draw.draw(seed, [6, 6], blocks=2, tokens_per_block=2).blocks[1].positions for seed in SEEDS
     )
+    assert chi_square(falls.values(), 15, len(SEEDS)) < 59  # 14 degrees: p < 1e-6
+
+
+def test_every_choice_of_runs_is_as_likely_in_a_token_block_too() -> None:
+    falls = Counter(
+        draw.draw(seed, [11, 11], blocks=1, tokens_per_block=4, token_blocks=1, run_tokens=2)
+        .token_blocks[0]
+        .positions
+        for seed in SEEDS
+    )
+    runs = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10,)]
+    assert set(falls) <= {one + other for one, other in combinations(runs, 2)}
     assert chi_square(falls.values(), 15, len(SEEDS)) < 59  # 14 degrees: p < 1e-6
 
 
@@ -161,9 +186,23 @@ def test_blocks_and_their_positions_are_independent() -> None:
     falls = Counter(
         (block.index, *block.positions)
         for seed in SEEDS
-        for block in draw.draw(seed, [4, 4, 4], blocks=1, tokens_per_block=1)
+        for block in draw.draw(seed, [4, 4, 4], blocks=1, tokens_per_block=1).blocks
     )
     assert chi_square(falls.values(), 12, len(SEEDS)) < 52  # 11 degrees: p < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_block", "run_tokens", "most"),
+    [(0, 4, 0), (1, 4, 1), (3, 4, 3), (4, 4, 4), (7, 4, 4), (8, 4, 8), (7, 1, 7), (0, 1, 0)],
+)
+def test_tokens_come_in_whole_runs_and_a_run_is_cut_only_where_less_is_asked_for(
+    tokens_per_block: int, run_tokens: int, most: int
+) -> None:
+    assert draw.most_tokens(tokens_per_block, run_tokens) == most
+    drawn = draw.draw(
+        SEEDS[0], [64], blocks=1, tokens_per_block=tokens_per_block, run_tokens=run_tokens
+    )
+    assert len(drawn.blocks[0].positions) == most
 
 
 def test_every_choice_of_whole_blocks_is_as_likely() -> None:

@@ -61,6 +61,11 @@ def test_a_profile_offers_its_block_and_vocabulary_size() -> None:
     assert (PROFILE.block_size, PROFILE.vocabulary_size) == (8, VOCABULARY)
 
 
+@pytest.mark.parametrize(("said", "run"), [(0, 1), (1, 1), (3, 3), (8, 8)])
+def test_a_profile_that_says_no_run_draws_tokens_one_by_one(said: int, run: int) -> None:
+    assert Profile.from_bytes(profile_with(put("caps.run_tokens", said))).run_tokens == run
+
+
 def test_a_policy_offers_its_times_in_seconds() -> None:
     raw = policy_with(put("clock_skew.nanos", 500_000_000))
     policy = Policy.from_bytes(raw)
@@ -74,7 +79,15 @@ def test_a_shipped_profile_is_what_its_source_says(name: str, message: pb.Profil
     shipped = Profile.shipped(name)
     assert shipped.message == message
     assert shipped.block_size == 256
-    assert shipped.message.embedding.window_tokens == 128
+    assert shipped.run_tokens == 4
+    embedding = shipped.message.embedding
+    assert (embedding.window_tokens, embedding.projection.dimension) == (64, 96)
+
+
+def test_the_seed_of_the_shipped_projection_hides_nothing() -> None:
+    seed = sha256(b"coin-default-1 projection").digest()
+    for name in ("default", "demo"):
+        assert Profile.shipped(name).message.embedding.projection.seed == seed
 
 
 def test_the_default_profile_opens_no_block_whole_and_the_demo_one_does() -> None:
@@ -169,6 +182,7 @@ WRONG_IN_PROFILES = [
     ("caps.tokens_ppm", 1_000_001, r"caps\.tokens_ppm"),
     ("caps.blocks_ppm", 1_000_001, r"caps\.blocks_ppm"),
     ("caps.whole_blocks_ppm", 1_000_001, r"caps\.whole_blocks_ppm"),
+    ("caps.run_tokens", 9, r"caps\.run_tokens must lie in \[0, 8\]"),
 ]
 # (field, value at its limit)
 RIGHT_IN_PROFILES = [
@@ -184,6 +198,7 @@ RIGHT_IN_PROFILES = [
     ("embedding.dimension", MAX_EMBEDDING_DIMENSION),
     ("caps.tokens_ppm", 0),
     ("caps.whole_blocks_ppm", 1_000_000),
+    ("caps.run_tokens", 8),
 ]
 WRONG_IN_POLICIES = [
     ("name", "", "policy name"),
@@ -203,6 +218,7 @@ WRONG_IN_POLICIES = [
     ("rounds.max_rounds", FLIP_CHAIN_LENGTH + 1, r"rounds\.max_rounds"),
     ("rounds.blocks_first_round", 0, r"rounds\.blocks_first_round"),
     ("rounds.blocks_per_round", 0, r"rounds\.blocks_per_round"),
+    ("rounds.token_blocks_first_round", (1 << 20) + 1, r"rounds\.token_blocks_first_round"),
     ("rounds.tokens_per_block", 0, r"rounds\.tokens_per_block"),
     ("rounds.tokens_per_block", MAX_BLOCK_SIZE + 1, r"rounds\.tokens_per_block"),
     ("cosine_rules.tokens_to_block.value", 1.1, "tokens_to_block"),
@@ -218,6 +234,8 @@ RIGHT_IN_POLICIES = [
     ("challenge_deadline.seconds", 86_400),
     ("rounds.max_rounds", FLIP_CHAIN_LENGTH),
     ("rounds.whole_blocks", 0),
+    ("rounds.token_blocks_first_round", 0),
+    ("rounds.token_blocks_first_round", 1 << 20),
     ("min_recomputed_cosine", 1.0),
     ("cosine_rules.tokens_to_block.value", -1.0),
     ("semantic_model_sha256", [bytes(32), bytes(32)]),

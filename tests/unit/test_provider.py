@@ -12,6 +12,7 @@ import pytest
 
 from coin_protocol import draw, envelope
 from coin_protocol.checks import run_checks
+from coin_protocol.checks.opened import shown_blocks
 from coin_protocol.errors import (
     CoinError,
     ConfigurationError,
@@ -267,10 +268,12 @@ def test_the_ledger_holds_just_what_openings_showed(provider: Provider, parties:
     shown: set[tuple[int, int]] = set()
     embeddings: set[int] = set()
     for blocks in (1, 2, 3):
-        challenge = parties.challenge(fingerprints, blocks=blocks, tokens_per_block=3)
+        challenge = parties.challenge(
+            fingerprints, blocks=blocks, token_blocks=1, tokens_per_block=2
+        )
         opening = read_opening(provider.answer(reply.commitment_sha256, challenge).payload)
-        for block in opening.blocks:
-            embeddings.add(block.block_index)
+        embeddings |= {block.block_index for block in opening.blocks}
+        for block in shown_blocks(opening):
             shown |= {(block.block_index, token.position) for token in block.tokens}
         shown.add((opening.edge.block_index, opening.edge.last_token.position))
     ledger = record_of(reply).ledger

@@ -13,6 +13,7 @@ import pytest
 
 from coin_protocol import draw, envelope
 from coin_protocol.checks import Case, run_checks
+from coin_protocol.checks.opened import shown_blocks
 from coin_protocol.encoding import digest
 from coin_protocol.exposure import Caps
 from coin_protocol.keyset import stamp
@@ -23,6 +24,7 @@ from coin_protocol.statements import (
     read_refusal,
     read_whole_opening,
 )
+from coin_protocol.testing.forgeries import both, put, without
 from coin_protocol.testing.small import small_profile
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from provider_sdk.answering import ChallengeError
@@ -119,8 +121,15 @@ NO_CHALLENGES: dict[str, tuple[Callable[..., envelope_pb2.Envelope], str]] = {
     "empty": (_raw(b""), "malformed"),
     "no protobuf": (_raw(b"\xff\xff"), "malformed"),
     "unknown field": (_raw(b"\xf8\x01\x01"), "malformed"),
-    "no blocks": (_edited(lambda c: c.ClearField("blocks")), "malformed: blocks"),
-    "no tokens": (_edited(lambda c: c.ClearField("tokens_per_block")), "malformed: tokens"),
+    "no blocks": (_edited(lambda c: c.ClearField("blocks")), "malformed: blocks .* nothing"),
+    "no tokens of token blocks": (
+        _edited(both(put("token_blocks", 1), without("tokens_per_block"))),
+        "malformed: tokens",
+    ),
+    "too many token blocks": (
+        _edited(lambda c: setattr(c, "token_blocks", 2**32 - 1)),
+        "malformed: token_blocks",
+    ),
     "too many tokens": (
         _edited(lambda c: setattr(c, "tokens_per_block", 2**32 - 1)),
         "malformed: tokens",
@@ -208,10 +217,16 @@ def test_a_commitment_to_one_token_opens_it(provider: Provider, parties: Parties
 # Caps
 
 
+@pytest.mark.parametrize("run_tokens", [1, 3])
 @pytest.mark.parametrize("tokens", [8, 24, 80, 200])
-def test_no_cap_is_passed_by_many_challenges_of_two_verifiers(tokens: int) -> None:
+def test_no_cap_is_passed_by_many_challenges_of_two_verifiers(tokens: int, run_tokens: int) -> None:
     parties = Parties(
-        profile=small_profile(tokens_ppm=100_000, blocks_ppm=300_000, whole_blocks_ppm=200_000)
+        profile=small_profile(
+            tokens_ppm=100_000,
+            blocks_ppm=300_000,
+            whole_blocks_ppm=200_000,
+            run_tokens=run_tokens,
+        )
     )
     random = np.random.default_rng(tokens)
     with parties.provider() as provider:
@@ -228,6 +243,7 @@ def test_no_cap_is_passed_by_many_challenges_of_two_verifiers(tokens: int) -> No
                 signer=signer,
                 verifier=name,
                 blocks=int(random.integers(1, 4)),
+                token_blocks=int(random.integers(0, 4)),
                 tokens_per_block=int(random.integers(1, 4)),
             )
             try:
@@ -239,7 +255,7 @@ def test_no_cap_is_passed_by_many_challenges_of_two_verifiers(tokens: int) -> No
                 message = read_opening(opening.payload)
                 shown |= {
                     (block.block_index, token.position)
-                    for block in message.blocks
+                    for block in shown_blocks(message)
                     for token in block.tokens
                 }
                 shown.add((message.edge.block_index, message.edge.last_token.position))
@@ -248,6 +264,32 @@ def test_no_cap_is_passed_by_many_challenges_of_two_verifiers(tokens: int) -> No
             assert ledger.tokens == shown
             assert len(ledger.block_embeddings) <= caps.block_embeddings
         assert answered
+
+
+def test_token_blocks_use_up_the_cap_on_tokens_and_embeddings_stay_to_be_had() -> None:
+    parties = Parties(profile=small_profile(tokens_ppm=100_000, blocks_ppm=300_000, run_tokens=2))
+    with parties.provider() as provider:
+        reply = run_session(provider, reasoning_ids(160))
+        case = reply.case(parties)
+        fingerprints = case.receipt.fingerprints
+        assert (caps_of(reply).tokens, caps_of(reply).block_embeddings) == (16, 6)
+        case, opening = reply.ask(
+            case, parties.challenge(fingerprints, blocks=0, token_blocks=7, tokens_per_block=3)
+        )
+        message = read_opening(opening.payload)
+        assert (len(message.blocks), len(message.token_blocks)) == (0, 7)
+        assert not record_of(reply).ledger.block_embeddings
+        another = parties.challenge(
+            fingerprints, round=2, blocks=0, token_blocks=1, tokens_per_block=4
+        )
+        case = with_refusal(case, another, refused(reply, another))
+        case, opening = reply.ask(
+            case, parties.challenge(fingerprints, round=3, blocks=6, tokens_per_block=0)
+        )
+        assert len(read_opening(opening.payload).blocks) == 6
+        assert record_of(reply).ledger.tokens == case.ledger.tokens
+        report = run_checks(case)
+        assert report.failed is None, report.detail
 
 
 def test_whole_blocks_are_counted_apart_and_capped() -> None:
@@ -384,7 +426,7 @@ def test_threads_that_challenge_at_once_never_pass_a_cap_or_share_a_flip() -> No
         def ask_whole(challenge: envelope_pb2.Envelope) -> Callable[[], envelope_pb2.Envelope]:
             return lambda: provider.answer_whole(key, challenge)
 
-        calls = [ask(parties.challenge(fingerprints)) for _ in range(56)]
+        calls = [ask(parties.challenge(fingerprints, token_blocks=1)) for _ in range(56)]
         calls += [ask_whole(parties.whole_challenge(fingerprints)) for _ in range(24)]
         answers = _in_threads(calls)
         parsed = [
@@ -399,7 +441,7 @@ def test_threads_that_challenge_at_once_never_pass_a_cap_or_share_a_flip() -> No
             (block.block_index, token.position)
             for opening in parsed
             if isinstance(opening, opening_pb2.Opening)
-            for block in opening.blocks
+            for block in shown_blocks(opening)
             for token in block.tokens
         }
         whole = {

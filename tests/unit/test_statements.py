@@ -22,13 +22,13 @@ from coin_protocol.limits import (
     MAX_REASONING_TOKENS,
     MAX_ROUNDS,
 )
-from coin_protocol.testing.forgeries import audit, change, put, without
+from coin_protocol.testing.forgeries import audit, both, change, put, without
 from coin_protocol.testing.world import START, VERIFIER, Edit, World
 from coin_protocol.v1 import keys_pb2, opening_pb2, receipt_pb2, statements_pb2
 
 UNKNOWN = b"\xf8\x07\x01"  # field 127, a varint
 WORLD = World()
-AUDIT = audit().ask().ask_whole()
+AUDIT = audit().ask(token_blocks=1).ask_whole()
 RECEIPT = AUDIT.reply.receipt
 
 
@@ -246,8 +246,8 @@ OUT_OF_LIMITS = [
     ("challenge", "nonce", bytes(33), "nonce"),
     ("challenge", "round", 0, "round"),
     ("challenge", "round", MAX_ROUNDS + 1, "round"),
-    ("challenge", "blocks", 0, "blocks"),
     ("challenge", "blocks", MAX_BLOCKS + 1, "blocks"),
+    ("challenge", "token_blocks", MAX_BLOCKS + 1, "token_blocks"),
     ("challenge", "tokens_per_block", 0, "tokens_per_block"),
     ("challenge", "tokens_per_block", MAX_REASONING_TOKENS + 1, "tokens_per_block"),
     ("challenge", "deadline.seconds", 1 << 60, "deadline"),
@@ -301,6 +301,10 @@ AT_LIMITS = [
     ("manifest", "blocks", []),
     ("challenge", "round", MAX_ROUNDS),
     ("challenge", "blocks", MAX_BLOCKS),
+    ("challenge", "blocks", 0),
+    ("challenge", "token_blocks", MAX_BLOCKS),
+    ("challenge", "token_blocks", 0),
+    ("challenge", "tokens_per_block", MAX_REASONING_TOKENS),
     ("opening", "flip_index", FLIP_CHAIN_LENGTH),
     ("refusal", "answered", []),
     ("refusal", "reason", opening_pb2.REFUSAL_REASON_FLIPS_USED_UP),
@@ -317,6 +321,29 @@ def test_a_commitment_must_carry_usage_and_may_leave_out_a_summary() -> None:
     with pytest.raises(StatementError, match="no usage"):
         kind.read(kind.raw(without("usage")))
     assert not statements.read_commitment(kind.raw()).HasField("summary_sha256")
+
+
+def test_a_challenge_may_draw_embeddings_alone_or_tokens_alone_and_not_nothing() -> None:
+    def read(blocks: int, token_blocks: int, tokens_per_block: int) -> opening_pb2.Challenge:
+        return statements.read_challenge(
+            KINDS["challenge"].raw(
+                both(
+                    put("blocks", blocks),
+                    both(
+                        put("token_blocks", token_blocks), put("tokens_per_block", tokens_per_block)
+                    ),
+                )
+            )
+        )
+
+    for drawn in ((1, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)):
+        assert read(*drawn)
+    for nothing in ((0, 0, 0), (0, 0, 1)):
+        with pytest.raises(StatementError, match="draws nothing"):
+            read(*nothing)
+    for token_blocks_of_nothing in ((0, 1, 0), (1, 1, 0)):
+        with pytest.raises(StatementError, match="tokens_per_block"):
+            read(*token_blocks_of_nothing)
 
 
 def test_a_parse_error_says_what_was_wanted_and_how_much_was_found() -> None:
