@@ -40,6 +40,13 @@ app = typer.Typer(help="The verifier's side.", no_args_is_help=True)
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Verifier's private key (PEM).")]
 NameOption = Annotated[str, typer.Option(help="Verifier's name.")]
+JudgeOption = Annotated[
+    str,
+    typer.Option(
+        "--judge",
+        help="policy: what the policy names; rules: its cosine rules; or a model file it names.",
+    ),
+]
 
 
 @app.callback()
@@ -59,6 +66,14 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     ] = None,
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
+    judge: JudgeOption = "policy",
+    reference_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Causal language model, by Hugging Face name or folder: notes its "
+            "surprise at blocks opened whole."
+        ),
+    ] = None,
     tls: TlsOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
     *,
@@ -68,7 +83,14 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     kept = read_receipt(read_file(receipt))
     status = ERR.status("auditing")
     auditor = _auditor(
-        name, key, root, profile, policy, lambda _, number: status.update(f"round {number}")
+        name,
+        key,
+        root,
+        profile,
+        policy,
+        judge,
+        reference_model,
+        on_round=lambda _, number: status.update(f"round {number}"),
     )
     with status:
         bundle = asyncio.run(_audit(auditor, kept, provider, tls, timeout))
@@ -110,6 +132,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = "127.0.0.1:0",
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
+    judge: JudgeOption = "policy",
     tls: TlsOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
 ) -> None:
@@ -117,7 +140,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
 
     Prints one JSON line with the port once it serves.
     """
-    auditor = _auditor(name, key, root, profile, policy)
+    auditor = _auditor(name, key, root, profile, policy, judge)
     targets = dict(_named_target(value) for value in provider)
     asyncio.run(_serve(auditor, targets, listen, tls, timeout))
 
@@ -180,6 +203,9 @@ def _auditor(
     root: list[Path],
     profile: str,
     policy: str,
+    judge: str,
+    reference: str | None = None,
+    *,
     on_round: Callable[[str, int], None] | None = None,
 ) -> Auditor:
     quiet_models()
@@ -188,17 +214,29 @@ def _auditor(
     from coin_protocol.models import Models
     from coin_protocol.signer import signer_from_uri
     from verifier_sdk.auditor import Auditor
+    from verifier_sdk.semantic.choose import judge_for
+    from verifier_sdk.semantic.cosine import CosineJudge
+    from verifier_sdk.semantic.reader import ReferenceModel
 
     signer = signer_from_uri(f"file:{key}", name)
     models = Models(load_profile(profile))
     # Load now, not in the first audit.
     _ = models.tokenizer, models.embedder
+    rules = load_policy(policy)
+    path = None if judge in ("policy", "rules") else Path(judge)
+    chosen = (
+        CosineJudge(rules.message.cosine_rules)
+        if judge == "rules"
+        else judge_for(rules, models, path)
+    )
     return Auditor(
         name=name,
         signer=signer,
         trust=Trust(load_roots(root), pinned("verifiers", [signer.public])),
         models=models,
-        policy=load_policy(policy),
+        policy=rules,
+        judge=chosen,
+        reference=None if reference is None else ReferenceModel(reference),
         on_round=on_round,
     )
 

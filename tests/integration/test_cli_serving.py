@@ -13,6 +13,8 @@ from coin_protocol.files import read_file
 from coin_protocol.receipt import read_receipt, write_file
 from coin_protocol.testing.small import SmallModels
 from tests.support.command import Coin, run_coin, serving_coin
+from tests.support.files import AuditFiles
+from tests.support.judges import policy_naming, write_model
 from tests.support.parties import WAIT_SECONDS, Parties
 
 # Servers and audits, over the small models
@@ -54,6 +56,56 @@ def audit_options(keys: Path) -> list[str]:
         *("--key", str(keys / "verifier" / "key.pem"), "--name", "me"),
         *("--profile", str(keys / "profile"), "--policy", str(keys / "policy")),
     ]
+
+
+def test_an_audit_is_judged_by_whom_the_command_names(
+    coin: Coin, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coin_protocol.models.Models", SmallModels)
+    file = write_model(tmp_path / "judge", Parties().profile)
+    (tmp_path / "policy").write_bytes(policy_naming(file.digest).raw)
+    own = [*audit_options(keys)[:-1], str(tmp_path / "policy")]
+    with serving_coin("provider", "serve", *provider_options(keys)) as ready:
+        target = f"127.0.0.1:{ready['port']}"
+
+        def scores(*judge: str | Path) -> set[str]:
+            receipt = tmp_path / "receipt.binpb"
+            assert coin("ask", "sky-01", "--provider", target, "--out", receipt).code == 0
+            done = coin("audit", receipt, "--provider", target, *own, *judge, "--json")
+            assert done.code in (0, 1, 3), done.err
+            return {score["name"] for score in done.document["scores"]}
+
+        assert {"p_value", "p_value_bag"} <= scores("--judge", tmp_path / "judge")
+        assert {"tokens_to_block", "block_to_answer"} <= scores("--judge", "rules")
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("missing", "cannot read the model file missing"),
+        ("PROFILE", "not a safetensors file"),
+        ("JUDGE", "the policy names none"),
+    ],
+)
+def test_a_judge_that_cannot_be_used_is_said(
+    coin: Coin,
+    keys: Path,
+    tmp_path: Path,
+    audited: tuple[Parties, AuditFiles],
+    monkeypatch: pytest.MonkeyPatch,
+    judge: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr("coin_protocol.models.Models", SmallModels)
+    write_model(tmp_path / "judge", Parties().profile)
+    path = {"PROFILE": keys / "profile", "JUDGE": tmp_path / "judge"}.get(judge, judge)
+    options = ["--provider", "127.0.0.1:1", *audit_options(keys), "--judge", path]
+    done = coin("audit", audited[1].receipt, *options)
+    assert done.code == 2, done
+    assert said in done.said
+    done = coin("verifier", "serve", "--provider", "acme=127.0.0.1:1", *options[2:])
+    assert done.code == 2, done
+    assert said in done.said
 
 
 def test_a_reply_is_asked_for_audited_and_checked_again_by_the_command(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from coin_protocol.embedding import Vectors, embed_texts, project, unit
+from coin_protocol.embedding import Vectors, unit
 from coin_protocol.profile import Profile
 from coin_protocol.quantise import dequantise
 from coin_protocol.testing.small import small_profile
 from coin_protocol.testing.world import World
 from coin_protocol.v1 import profile_pb2, receipt_pb2
 from tests.support.parties import ANSWER, Parties, reasoning_ids, run_session, small_policy
-from verifier_sdk.semantic import CosineJudge, Judgement, OpenedBlock, OpenedEvidence
+from verifier_sdk.semantic import (
+    CosineJudge,
+    Judgement,
+    OpenedBlock,
+    OpenedEvidence,
+    OpenedTokens,
+    Visible,
+    VisibleText,
+)
 from verifier_sdk.semantic.cosine import block_scores
 from verifier_sdk.semantic.judge import cosine
 
@@ -34,6 +44,7 @@ def at(cosine_to_x: float) -> Vectors:
 
 
 X = at(1.0)
+NO_IDS = np.empty(0, np.uint32)
 
 
 def block(index: int, tokens: float, answer: float) -> OpenedBlock:
@@ -41,11 +52,21 @@ def block(index: int, tokens: float, answer: float) -> OpenedBlock:
     embedding = at(answer)
     across = np.array([-embedding[1], embedding[0]])
     token = tokens * embedding + (1.0 - tokens**2) ** 0.5 * across
-    return OpenedBlock(index, embedding, embedding[None], token[None])
+    return OpenedBlock(index, embedding[None], opened(index, 1), token[None])
+
+
+def opened(index: int, count: int) -> OpenedTokens:
+    """Return so many opened tokens, whatever they are."""
+    return OpenedTokens(index, np.arange(count), np.zeros(count, np.uint32))
+
+
+def seen(answer: Vectors | None) -> Visible:
+    """Return an answer with this embedding."""
+    return Visible(None, None if answer is None else VisibleText(NO_IDS, answer[None]))
 
 
 def evidence(*blocks: OpenedBlock, answer: Vectors | None = X) -> OpenedEvidence:
-    return OpenedEvidence(blocks, answer, total_blocks=10)
+    return OpenedEvidence(blocks, seen(answer), total_blocks=10, block_size=8)
 
 
 def test_cosine_is_the_cosine_of_the_angle() -> None:
@@ -74,8 +95,8 @@ def test_scores_are_the_cosines_of_each_block() -> None:
 
 def test_the_score_of_tokens_is_that_of_their_mean() -> None:
     tokens = np.array([[1.0, 0.0], [0.0, 1.0]])
-    opened = OpenedBlock(0, X, X[None], tokens)
-    assert block_scores(opened, evidence())["tokens_to_block"] == pytest.approx(0.5**0.5)
+    one = OpenedBlock(0, X[None], opened(0, 2), tokens)
+    assert block_scores(one, evidence())["tokens_to_block"] == pytest.approx(0.5**0.5)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +146,11 @@ def test_without_an_embedding_of_the_answer_only_tokens_are_scored() -> None:
 
 
 def test_judging_is_pure() -> None:
-    seen = evidence(block(0, 0.3, 0.2), block(1, 0.4, 0.1))
+    shown = evidence(block(0, 0.3, 0.2), block(1, 0.4, 0.1))
     judge = rules()
-    first = judge.judge(seen)
-    assert judge.judge(seen) == first
-    assert rules().judge(seen) == first
+    first = judge.judge(shown)
+    assert judge.judge(shown) == first
+    assert rules().judge(shown) == first
 
 
 def test_a_judgement_carries_no_scores_unless_given() -> None:
@@ -142,7 +163,7 @@ def test_a_judgement_carries_no_scores_unless_given() -> None:
 def test_evidence_is_what_the_openings_show() -> None:
     world = World()
     case = world.audit(world.reply(tokens=40)).ask(blocks=2, tokens_per_block=3).case()
-    found = OpenedEvidence.of(case, None)
+    found = OpenedEvidence.of(case, seen(None))
     (answered,) = case.openings
     assert [one.index for one in found.blocks] == sorted(
         one.block_index for one in answered.opening.blocks
@@ -153,6 +174,9 @@ def test_evidence_is_what_the_openings_show() -> None:
         rows = dequantise([token.row for token in one.tokens], 16)
         assert np.allclose(same.tokens, unit(rows))
         assert np.allclose(same.windows, dequantise(one.windows, 16))
+        places = {token.position: token.token_id for token in one.tokens}
+        assert same.opened.positions.tolist() == sorted(places)
+        assert same.opened.ids.tolist() == [places[at] for at in sorted(places)]
         assert np.linalg.norm(same.embedding) == pytest.approx(1.0)
 
 
@@ -160,19 +184,22 @@ def test_a_block_opened_twice_counts_once() -> None:
     world = World(profile=small_profile(tokens_ppm=1_000_000, blocks_ppm=1_000_000))
     audit = world.audit(world.reply(tokens=16))
     case = audit.ask(blocks=2).ask(blocks=2).case()
-    assert [one.index for one in OpenedEvidence.of(case, None).blocks] == [0, 1]
+    assert [one.index for one in OpenedEvidence.of(case, seen(None)).blocks] == [0, 1]
 
 
 def test_under_a_projection_all_vectors_share_the_smaller_space() -> None:
     world = World(profile=small_profile(projection=6))
     case = world.audit(world.reply(tokens=20)).ask().case()
-    answer = embed_texts(world.models.embedder, [ANSWER])
-    found = OpenedEvidence.of(case, answer)
+    models = world.models
+    spec = world.profile.message.embedding
+    answer = VisibleText.of(ANSWER, spec, models.tokenizer, models.embedder)
+    found = OpenedEvidence.of(case, Visible(None, answer))
     (one,) = found.blocks
     assert one.embedding.shape == (6,)
     assert one.tokens.shape[1] == one.windows.shape[1] == 6
-    assert found.answer is not None
-    assert np.allclose(found.answer, project(world.profile.message.embedding, answer)[0])
+    assert found.visible.answer is not None
+    assert found.visible.answer.windows.shape[1] == 6
+    assert np.linalg.norm(found.visible.answer.embedding) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("profile", [small_profile(), small_profile(projection=12)])
@@ -186,17 +213,14 @@ def test_sensible_text_satisfies_the_default_rule_and_foreign_tokens_do_not(
         case = reply.case(parties)
         challenge = parties.challenge(case.receipt.fingerprints, blocks=3, tokens_per_block=4)
         case, _ = reply.ask(case, challenge)
-    answer = embed_texts(parties.models.embedder, [ANSWER])
-    honest = OpenedEvidence.of(case, answer)
+    models, spec = parties.models, profile.message.embedding
+    answer = VisibleText.of(ANSWER, spec, models.tokenizer, models.embedder)
+    honest = OpenedEvidence.of(case, Visible(None, answer))
     assert judge.judge(honest).outcome == PASS
     # The same blocks with tokens that lie across them.
-    spoilt = OpenedEvidence(
-        [
-            OpenedBlock(one.index, one.embedding, one.windows, _across(one.embedding)[None])
-            for one in honest.blocks
-        ],
-        honest.answer,
-        honest.total_blocks,
+    spoilt = replace(
+        honest,
+        blocks=[replace(one, tokens=_across(one.embedding)[None]) for one in honest.blocks],
     )
     assert judge.judge(spoilt).outcome == INCONCLUSIVE
 

@@ -1,8 +1,8 @@
 """The plain cosine rule: thresholds with guard bands, the weakest judge there is.
 
-It sees words that have nothing to do with their block or the answer, and little else; what
-it misses is measured in `benchmarks/cosine_rule.py`. Its scores are not calibrated, so it
-never accuses: below a threshold it says INCONCLUSIVE.
+It sees words that have nothing to do with their block or the answer, and little else; `coin
+eval` compares it with the learned judge. Its scores are not calibrated, so it never accuses:
+below a threshold it says INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class CosineJudge:
 
 def block_scores(block: OpenedBlock, evidence: OpenedEvidence) -> dict[str, float]:
     """Return a block's cosine scores, by name."""
-    scores = {"tokens_to_block": cosine(block.tokens.mean(axis=0), block.embedding)}
-    if evidence.answer is not None:
-        scores["block_to_answer"] = cosine(block.embedding, evidence.answer)
+    scores = {}
+    if len(block.tokens):
+        scores["tokens_to_block"] = cosine(block.tokens.mean(axis=0), block.embedding)
+    answer = evidence.visible.answer
+    if answer is not None:
+        scores["block_to_answer"] = cosine(block.embedding, answer.embedding)
     return scores

@@ -7,28 +7,125 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from coin_protocol.checks import Case
-from coin_protocol.embedding import Vectors, block_embedding, project, unit, window_dimension
+from coin_protocol.embedding import (
+    TextEmbedder,
+    Vectors,
+    embed_texts,
+    project,
+    unit,
+    window_dimension,
+)
 from coin_protocol.quantise import dequantise
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.tokenizer import Tokenizer, text_of
+from coin_protocol.v1 import opening_pb2, profile_pb2, receipt_pb2
+
+Ids = npt.NDArray[np.uint32]
+
+MAX_VISIBLE_WINDOWS = 64
+"""Windows of a visible text that are embedded: the first ones of a longer text."""
+
+
+@dataclass(frozen=True)
+class OpenedTokens:
+    """Tokens opened in one block.
+
+    Attributes:
+        index: Place of the block, from 0.
+        positions: Places in the block, ascending, int64 (tokens,).
+        ids: Token ids, uint32 (tokens,).
+    """
+
+    index: int
+    positions: npt.NDArray[np.int64]
+    ids: Ids
 
 
 @dataclass(frozen=True)
 class OpenedBlock:
-    """One opened block.
+    """One block opened with its embedding.
 
     Attributes:
         index: Place of the block, from 0.
-        embedding: Unit block embedding, float64 (d,).
         windows: Window embeddings, float64 (windows, d).
-        tokens: Unit rows of the opened tokens in the same space, float64 (tokens, d).
+        opened: The tokens drawn in it.
+        tokens: Their unit rows in the windows' space, float64 (tokens, d).
     """
 
     index: int
-    embedding: Vectors
     windows: Vectors
+    opened: OpenedTokens
     tokens: Vectors
+
+    @property
+    def embedding(self) -> Vectors:
+        """Unit block embedding, float64 (d,): the normalised mean of the windows."""
+        return _mean(self.windows)
+
+
+@dataclass(frozen=True)
+class WholeBlock:
+    """One block opened whole, and embedded again.
+
+    Attributes:
+        index: Place of the block, from 0.
+        ids: All its token ids, uint32 (n,).
+        windows: Window embeddings, float64 (windows, d).
+    """
+
+    index: int
+    ids: Ids
+    windows: Vectors
+
+
+@dataclass(frozen=True)
+class VisibleText:
+    """Text that the client saw, as the verifier tokenizes and embeds it.
+
+    Attributes:
+        ids: Canonical token ids, uint32 (n,).
+        windows: Unit embeddings of its windows, float64 (windows, d).
+    """
+
+    ids: Ids
+    windows: Vectors
+
+    @property
+    def embedding(self) -> Vectors:
+        """Unit embedding, float64 (d,): the normalised mean of the windows."""
+        return _mean(self.windows)
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        spec: profile_pb2.EmbeddingSpec,
+        tokenizer: Tokenizer,
+        embedder: TextEmbedder,
+    ) -> VisibleText | None:
+        """Embed a text in windows of the profile's length; None if nothing is to be seen."""
+        if not text.strip():
+            return None
+        ids = tokenizer.encode(text)
+        texts = window_texts(ids, spec.window_tokens, tokenizer)
+        return cls(np.array(ids, np.uint32), project(spec, embed_texts(embedder, texts)))
+
+
+def window_texts(ids: Sequence[int], window_tokens: int, tokenizer: Tokenizer) -> list[str]:
+    """Return the texts of a visible text's first windows."""
+    ends = range(0, min(len(ids), MAX_VISIBLE_WINDOWS * window_tokens), window_tokens)
+    return [text_of(tokenizer, ids[start : start + window_tokens]) for start in ends]
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What the client saw of one reply; None where there was nothing."""
+
+    prompt: VisibleText | None
+    answer: VisibleText | None
+    summary: VisibleText | None = None
 
 
 @dataclass(frozen=True)
@@ -36,39 +133,62 @@ class OpenedEvidence:
     """What the openings of an audit show, once every deterministic check has passed.
 
     Attributes:
-        blocks: Opened blocks, ascending.
-        answer: Unit embedding of the visible answer, float64 (d,); None without a model.
+        blocks: Blocks opened with embedding, ascending.
+        visible: What the client saw.
         total_blocks: Blocks of the commitment.
+        block_size: Tokens in a full block.
+        token_blocks: Tokens opened in other blocks, ascending.
+        whole_blocks: Blocks opened whole, ascending.
+        rounds: Rounds of challenges so far.
+        last: Whether no further round can be played.
     """
 
     blocks: Sequence[OpenedBlock]
-    answer: Vectors | None
+    visible: Visible
     total_blocks: int
+    block_size: int
+    token_blocks: Sequence[OpenedTokens] = ()
+    whole_blocks: Sequence[WholeBlock] = ()
+    rounds: int = 1
+    last: bool = True
 
     @classmethod
-    def of(cls, case: Case, answer: Vectors | None) -> OpenedEvidence:
-        """Read the opened blocks out of a case whose checks have passed.
-
-        Args:
-            case: The evidence.
-            answer: Embedding of the answer in the model's own space, float64 (1, d).
-        """
+    def of(cls, case: Case, visible: Visible, *, last: bool = True) -> OpenedEvidence:
+        """Read the opened parts out of a case whose checks have passed."""
         spec = case.profile.message.embedding
         dimension = window_dimension(spec)
-        blocks = {}
+        blocks: dict[int, OpenedBlock] = {}
+        alone: dict[int, OpenedTokens] = {}
         for answered in case.openings:
             for block in answered.opening.blocks:
                 rows = dequantise([token.row for token in block.tokens], spec.dimension)
+                found = _tokens(block.block_index, block.tokens)
                 blocks[block.block_index] = OpenedBlock(
                     index=block.block_index,
-                    embedding=block_embedding(block.windows, dimension),
                     windows=dequantise(block.windows, dimension),
+                    opened=found,
                     tokens=unit(project(spec, rows)),
                 )
+            for entry in answered.opening.token_blocks:
+                alone[entry.block_index] = _tokens(entry.block_index, entry.tokens)
+        whole = {
+            entry.block_index: WholeBlock(
+                index=entry.block_index,
+                ids=np.array(entry.token_ids, np.uint32),
+                windows=dequantise(entry.windows, dimension),
+            )
+            for answered in case.whole_openings
+            for entry in answered.opening.blocks
+        }
         return cls(
             blocks=[blocks[index] for index in sorted(blocks)],
-            answer=None if answer is None else project(spec, answer)[0],
+            visible=visible,
             total_blocks=case.commitment.block_count,
+            block_size=case.profile.block_size,
+            token_blocks=[alone[index] for index in sorted(alone)],
+            whole_blocks=[whole[index] for index in sorted(whole)],
+            rounds=len(case.openings),
+            last=last,
         )
 
 
@@ -92,13 +212,27 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Decides from opened embeddings. Pure: the same evidence gives the same judgement."""
+    """Decides from opened evidence. Pure: the same evidence gives the same judgement."""
 
     def judge(self, evidence: OpenedEvidence) -> Judgement:
-        """Judge the blocks opened so far, one at least."""
+        """Judge what was opened so far, one block at least."""
 
 
 def cosine(left: Vectors, right: Vectors) -> float:
     """Return the cosine between two vectors, 0 if one of them is zero."""
     norms = float(np.linalg.norm(left) * np.linalg.norm(right))
     return float(left @ right) / norms if norms else 0.0
+
+
+def _tokens(index: int, tokens: Sequence[opening_pb2.TokenOpening]) -> OpenedTokens:
+    ordered = sorted(tokens, key=lambda token: token.position)
+    return OpenedTokens(
+        index=index,
+        positions=np.array([token.position for token in ordered], np.int64),
+        ids=np.array([token.token_id for token in ordered], np.uint32),
+    )
+
+
+def _mean(windows: Vectors) -> Vectors:
+    result: Vectors = unit(windows.mean(axis=0, keepdims=True))[0]
+    return result

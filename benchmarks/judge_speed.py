@@ -1,0 +1,89 @@
+"""What judging one opened session costs, embeddings in hand, on one core.
+
+python -m benchmarks.judge_speed
+
+A session of 40 blocks with the shipped policy: 16 blocks opened with their embedding, tokens of
+the others; and the same with four blocks opened whole. Numbers and ids are random: the time
+does not depend on them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks._common import least_seconds, report, skip
+from coin_protocol.cli.common import quiet_models
+from coin_protocol.embedding import Vectors, unit
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.models import Models
+from coin_protocol.profile import Profile
+from verifier_sdk.semantic import (
+    OpenedBlock,
+    OpenedEvidence,
+    OpenedTokens,
+    Visible,
+    VisibleText,
+    WholeBlock,
+)
+from verifier_sdk.semantic.learned import LearnedJudge
+from verifier_sdk.semantic.model_file import ModelFile
+
+_BLOCKS: Final = 40
+_OPENED: Final = 16
+_WHOLE: Final = 4
+_LIMIT: Final = 5.0
+
+
+def main() -> None:
+    """Time the judge on both kinds of evidence."""
+    quiet_models()
+    torch.set_num_threads(1)
+    profile = Profile.shipped("default")
+    try:
+        tokenizer = Models(profile).tokenizer
+    except ConfigurationError as error:
+        skip("judge_speed", f"{error}")
+        return
+    judge = LearnedJudge.load(ModelFile.shipped(), profile, tokenizer)
+    for name, whole in (("committed", 0), ("opened", _WHOLE)):
+        seen = evidence(judge, whole)
+        judge.judge(seen)
+        (seconds,) = least_seconds(partial(judge.judge, seen))
+        report(f"judge_speed.{name}", 1e3 * seconds, unit="ms", better="lower", limit=_LIMIT)
+
+
+def evidence(judge: LearnedJudge, whole: int) -> OpenedEvidence:
+    """Return random evidence of the usual size."""
+    rng = np.random.default_rng(3)
+    dimension = judge.heads.dimension
+
+    def vectors(count: int) -> Vectors:
+        return unit(rng.normal(size=(count, dimension)))
+
+    def ids(count: int) -> npt.NDArray[np.uint32]:
+        return rng.integers(1000, 60_000, count).astype(np.uint32)
+
+    def tokens(index: int) -> OpenedTokens:
+        at = np.concatenate([np.arange(4) + 4 * cell for cell in (index % 32, 40)])
+        return OpenedTokens(index, at.astype(np.int64), ids(8))
+
+    def text() -> VisibleText:
+        return VisibleText(ids(512), vectors(8))
+
+    return OpenedEvidence(
+        [OpenedBlock(at, vectors(4), tokens(at), vectors(8)) for at in range(_OPENED)],
+        Visible(text(), text()),
+        total_blocks=_BLOCKS,
+        block_size=256,
+        token_blocks=[tokens(at) for at in range(_OPENED, _BLOCKS)],
+        whole_blocks=[WholeBlock(at, ids(256), vectors(4)) for at in range(0, 4 * whole, 4)],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""From evidence to p-values whose false-alarm rate was measured on honest sessions.
+
+Each family's evidence gets a p-value among honest sessions with about as many opened blocks;
+the smallest, weighted, is the session's statistic, and has its own distribution among honest
+sessions: its p-value is conformal. Compared is the greatest over the rounds of an audit, so the
+rate holds whenever the audit stops, and no domain may have more than twice that of all together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol.errors import ConfigurationError
+from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.mlp import Floats
+
+TIERS: Final = ("committed", "opened")
+
+_EDGES: Final = (3.5, 6.5, 12.5)
+"""Between groups of sessions by opened blocks, tokens alone counted too."""
+
+GROUPS: Final = len(_EDGES) + 1
+
+_UPPER: Final = 0.1
+_LEAST_LOG: Final = -30.0
+
+KNOTS: Final = 129
+"""Points kept of each distribution, closer together in the upper tail."""
+
+
+def group_of(blocks: int) -> int:
+    """Return the group that a session with so many opened blocks is compared with."""
+    return int(np.searchsorted(_EDGES, blocks))
+
+
+@dataclass(frozen=True)
+class Null:
+    """A distribution among honest sessions.
+
+    Attributes:
+        knots: Values, ascending, float32 (k,).
+        tails: Share of honest sessions at or above each, descending, float32 (k,).
+    """
+
+    knots: Floats
+    tails: Floats
+
+    def p_value(self, value: float) -> float:
+        """Return the share of honest sessions with as much evidence or more, never 0."""
+        at = int(np.searchsorted(self.knots, value, "right"))
+        # The share at the next lower knot: never too small.
+        return float(self.tails[max(at - 1, 0)])
+
+    def smoothed(self, value: float) -> float:
+        """Return about the share of honest sessions with as much evidence or more.
+
+        Between knots the logarithm of the share is a straight line, and beyond the last one
+        the line through the upper tenth goes on: families whose filler is far beyond all
+        honest sessions are then told from those where it is barely so. No rate rests on it.
+        """
+        logs = np.log(self.tails.astype(np.float64))
+        if value < self.knots[-1]:
+            return float(np.exp(np.interp(value, self.knots, logs)))
+        upper = int(np.searchsorted(-self.tails, -_UPPER))
+        span = float(self.knots[-1] - self.knots[min(upper, len(self.knots) - 1)])
+        fall = float(logs[min(upper, len(logs) - 1)] - logs[-1])
+        beyond = float(value - self.knots[-1]) * (fall / span if span > 0 else 0.0)
+        return float(np.exp(max(logs[-1] - beyond, _LEAST_LOG)))
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> Null:
+        """Return the weighted distribution of values, with one more beyond them all."""
+        order = np.argsort(values, kind="stable")
+        ordered, weight = values[order].astype(np.float32), weights[order]
+        weight = weight / weights.sum() * len(values)
+        above = (np.cumsum(weight[::-1])[::-1] + 1.0) / (len(values) + 1.0)
+        # The tail of equal values, such as no evidence at all, is that of the first of them.
+        first = np.flatnonzero(np.diff(ordered, prepend=np.float32(-np.inf)) > 0)
+        ordered, above = ordered[first], np.minimum(above[first], 1.0)
+        beyond = 1.0 / (len(values) + 1.0)
+        wanted = np.geomspace(1.0, beyond, KNOTS - 1)
+        at = np.unique(np.searchsorted(-above, -wanted, "left").clip(0, len(first) - 1))
+        knots = np.append(ordered[at], np.nextafter(ordered[-1], np.float32(np.inf)))
+        tails = np.append(above[at], beyond)
+        return cls(knots.astype(np.float32), tails.astype(np.float32))
+
+    def scaled(self, factor: float) -> Null:
+        """Return the distribution with its tail multiplied."""
+        return Null(self.knots, (self.tails * np.float32(factor)).astype(np.float32))
+
+    @classmethod
+    def worst(cls, nulls: list[Null]) -> Null:
+        """Return the distribution whose tail is the heaviest of all, at every value."""
+        values = np.unique(np.concatenate([null.knots for null in nulls]))
+        tails = np.max([[null.p_value(float(value)) for value in values] for null in nulls], axis=0)
+        keep = np.flatnonzero(np.diff(tails, prepend=2.0) < 0)
+        return cls(values[keep].astype(np.float32), tails[keep].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What honest sessions look like at one tier.
+
+    Attributes:
+        families: By group and family, group first.
+        weights: How much of the false-alarm rate each family may use, float32 (families,),
+            all above 0 and 1 together.
+        combined: Of the combined statistic over all rounds of an audit.
+        odds: Log odds of inflation at knots of the combined statistic, float32 (2, k).
+    """
+
+    families: tuple[tuple[Null, ...], ...]
+    weights: Floats
+    combined: Null
+    odds: Floats
+
+    def family_p_values(
+        self, evidence: npt.NDArray[np.floating], blocks: int
+    ) -> npt.NDArray[np.float64]:
+        """Return each family's p-value, smoothed, float64 (families,)."""
+        nulls = self.families[group_of(blocks)]
+        return np.array(
+            [null.smoothed(float(value)) for null, value in zip(nulls, evidence, strict=True)]
+        )
+
+    def statistic(self, p_values: npt.NDArray[np.float64]) -> float:
+        """Return the combined statistic: minus the log of the least weighted p-value."""
+        return float(-np.log(np.min(p_values / self.weights)))
+
+    def probability(self, statistic: float) -> float:
+        """Return the probability of inflation, had half of all sessions been inflated."""
+        odds = np.interp(statistic, self.odds[0], self.odds[1])
+        return float(1.0 / (1.0 + np.exp(-odds)))
+
+    def tensors(self, tier: str) -> dict[str, Floats]:
+        """Return all tensors, for a file."""
+        found = {f"{tier}.weights": self.weights, f"{tier}.odds": self.odds}
+        for name, null in self._nulls():
+            found[f"{tier}.{name}"] = np.stack([null.knots, null.tails])
+        return found
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Floats], tier: str) -> Calibration:
+        """Take a tier's calibration out of a file's tensors.
+
+        Raises:
+            ConfigurationError: A part is missing or malformed.
+        """
+
+        def null(name: str) -> Null:
+            pair = tensors[f"{tier}.{name}"].astype(np.float32)
+            if pair.ndim != 2 or len(pair) != 2 or not pair.shape[1]:
+                msg = f"tensor {tier}.{name} has shape {pair.shape}: another version"
+                raise ConfigurationError(msg)
+            return Null(pair[0], pair[1])
+
+        try:
+            weights, odds = tensors[f"{tier}.weights"], tensors[f"{tier}.odds"]
+            families = tuple(
+                tuple(null(f"{group}.{family}") for family in FAMILIES) for group in range(GROUPS)
+            )
+            combined = null("combined")
+        except KeyError as error:
+            msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
+            raise ConfigurationError(msg) from error
+        good = weights.shape == (len(FAMILIES),) and bool((weights > 0).all())
+        if not good or odds.ndim != 2 or len(odds) != 2 or not odds.shape[1]:
+            msg = f"the calibration of tier {tier} is malformed: the file is of another version"
+            raise ConfigurationError(msg)
+        return cls(families, weights.astype(np.float32), combined, odds.astype(np.float32))
+
+    def _nulls(self) -> list[tuple[str, Null]]:
+        found = [
+            (f"{group}.{family}", null)
+            for group, nulls in enumerate(self.families)
+            for family, null in zip(FAMILIES, nulls, strict=True)
+        ]
+        return [*found, ("combined", self.combined)]

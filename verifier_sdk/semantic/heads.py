@@ -1,0 +1,68 @@
+"""Matching heads: small networks over pairs of vectors (protocol, section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.mlp import Floats, Mlp
+
+PAIR_HEADS: Final = ("tokens_to_block", "block_to_answer", "block_to_prompt", "block_to_block")
+"""Do these tokens belong to this block; does the block bear on the answer, on the prompt; are
+two blocks of one session."""
+
+WINDOW_HEAD: Final = "window"
+"""Does one window alone look like each family of filler."""
+
+
+def pair_inputs(left: Floats, right: Floats) -> Floats:
+    """Return `(cosine, |a - b|, a * b)` of unit rows, float32 (n, 1 + 2 d)."""
+    product = left * right
+    return np.concatenate([product.sum(-1, keepdims=True), np.abs(left - right), product], axis=-1)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """All matching heads of one embedding space.
+
+    Attributes:
+        pairs: By name, one logit each.
+        window: One logit a family.
+    """
+
+    pairs: Mapping[str, Mlp]
+    window: Mlp
+
+    def pair(self, name: str, left: Floats, right: Floats) -> Floats:
+        """Return logits, float32 (n,), that pairs of unit rows (n, d) belong together."""
+        logits: Floats = self.pairs[name](pair_inputs(left, right))[:, 0]
+        return logits
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one vector."""
+        return self.window.inputs
+
+    def tensors(self) -> dict[str, Floats]:
+        """Return all tensors, for a file."""
+        found = self.window.tensors(WINDOW_HEAD)
+        for name, head in self.pairs.items():
+            found.update(head.tensors(name))
+        return found
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Floats], dimension: int) -> Heads:
+        """Take the heads out of a file's tensors.
+
+        Raises:
+            ConfigurationError: One is missing or of another dimension.
+        """
+        width = 1 + 2 * dimension
+        return cls(
+            {name: Mlp.read(tensors, name, inputs=width, outputs=1) for name in PAIR_HEADS},
+            Mlp.read(tensors, WINDOW_HEAD, inputs=dimension, outputs=len(FAMILIES)),
+        )

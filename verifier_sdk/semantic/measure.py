@@ -1,0 +1,261 @@
+"""Turn opened evidence into what detectors read: one row a block. Pure but for the readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol.tokenizer import Tokenizer
+from verifier_sdk.semantic.features import BLOCK_FEATURES, block_features, measured_blocks
+from verifier_sdk.semantic.heads import Heads
+from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens
+from verifier_sdk.semantic.mlp import Floats
+from verifier_sdk.semantic.reader import (
+    BLOCK_FAMILIES,
+    FEATURES,
+    RUN_FAMILIES,
+    RUN_TOKENS,
+    Readers,
+    text_features,
+)
+
+_RUN_STATS: Final = (
+    *(f"run_{head}_{how}" for head in RUN_FAMILIES for how in ("sum", "max")),
+    "runs", "idf", "in_prompt", "in_answer", "in_session", "session_sum",
+    "runs_in_prompt", "runs_in_answer", "rare_runs_in_prompt", "rare_runs_in_answer",
+)  # fmt: skip
+
+_TWIN_STATS: Final = ("runs", "rarity", "rarest", "aligned")
+"""Of the runs opened in other blocks, those that stand in this one: their share, what they
+weigh by rarity in all and at most, and how many blocks have two at the same distance."""
+
+TOKEN_COLUMNS: Final = (*_RUN_STATS, "place", "log_blocks")
+BLOCK_COLUMNS: Final = (*BLOCK_FEATURES, *_RUN_STATS)
+WHOLE_COLUMNS: Final = (
+    *BLOCK_FEATURES,
+    *(f"read_{head}" for head in BLOCK_FAMILIES),
+    *(f"text_{name}" for name in FEATURES),
+    *(f"twin_{name}" for name in _TWIN_STATS),
+)
+"""Names of the columns that each kind of detector reads."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows for the detectors, and the blocks that they are of.
+
+    Attributes:
+        block: float32 (b, len(BLOCK_COLUMNS)), blocks opened with their embedding.
+        tokens: float32 (t, len(TOKEN_COLUMNS)), blocks of which tokens alone were opened.
+        whole: float32 (w, len(WHOLE_COLUMNS)), blocks opened whole.
+        block_indices: int64 (b,).
+        token_indices: int64 (t,).
+        whole_indices: int64 (w,).
+    """
+
+    block: Floats
+    tokens: Floats
+    whole: Floats
+    block_indices: npt.NDArray[np.int64]
+    token_indices: npt.NDArray[np.int64]
+    whole_indices: npt.NDArray[np.int64]
+
+
+def measure(
+    evidence: OpenedEvidence, heads: Heads, readers: Readers, tokenizer: Tokenizer
+) -> Measured:
+    """Measure all that was opened."""
+    features = block_features(evidence, heads)
+    row_of = {index: row for row, index in enumerate(measured_blocks(evidence))}
+    opened = [block.opened for block in evidence.blocks]
+    both = {block.index for block in opened}
+    alone = [tokens for tokens in evidence.token_blocks if tokens.index not in both]
+    runs = _run_rows([*opened, *alone], evidence, readers)
+    block = np.concatenate(
+        [features[[row_of[tokens.index] for tokens in opened]], runs[: len(opened)]], axis=1
+    )
+    places = np.array([tokens.index for tokens in alone], np.int64)
+    where = np.stack(
+        [
+            places / max(evidence.total_blocks - 1, 1),
+            np.full(len(alone), np.log2(max(evidence.total_blocks, 1))),
+        ],
+        axis=1,
+    )
+    return Measured(
+        block=block.astype(np.float32),
+        tokens=np.concatenate([runs[len(opened) :], where], axis=1).astype(np.float32),
+        whole=np.concatenate(
+            [
+                _whole_rows(evidence, features, row_of, readers, tokenizer),
+                _twin_rows(evidence, [*opened, *alone], readers),
+            ],
+            axis=1,
+        ),
+        block_indices=np.array([tokens.index for tokens in opened], np.int64),
+        token_indices=places,
+        whole_indices=np.array([block.index for block in evidence.whole_blocks], np.int64),
+    )
+
+
+def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers: Readers) -> Floats:
+    """Return what opened tokens say, float32 (blocks, len(_RUN_STATS))."""
+    if not opened:
+        return np.empty((0, len(_RUN_STATS)), np.float32)
+    runs, owner = _runs(opened)
+    logits = readers.runs.read(np.maximum(runs, 0), runs >= 0)
+    sums = np.zeros((len(opened), logits.shape[1]), np.float32)
+    np.add.at(sums, owner, logits)
+    tops = np.full_like(sums, -8.0)
+    np.maximum.at(tops, owner, logits)
+    tops[tops == -8.0] = 0.0
+    prompt = _distinct(evidence.visible.prompt.ids if evidence.visible.prompt else None)
+    answer = _distinct(evidence.visible.answer.ids if evidence.visible.answer else None)
+    everywhere, counts = np.unique(
+        np.concatenate([np.unique(tokens.ids) for tokens in opened]), return_counts=True
+    )
+    shared = everywhere[counts > 1]
+    rows = np.zeros((len(opened), len(_RUN_STATS)), np.float32)
+    rows[:, 0 : 2 * len(RUN_FAMILIES) : 2] = sums
+    rows[:, 1 : 2 * len(RUN_FAMILIES) : 2] = tops
+    at = 2 * len(RUN_FAMILIES)
+    for row, tokens in enumerate(opened):
+        idf = readers.vocabulary.idf(tokens.ids)
+        total = float(idf.sum())
+        rows[row, at] = np.count_nonzero(owner == row)
+        if total > 0:
+            rows[row, at + 1 : at + 5] = (
+                total / len(idf),
+                float(idf[np.isin(tokens.ids, prompt)].sum()) / total,
+                float(idf[np.isin(tokens.ids, answer)].sum()) / total,
+                float(idf[np.isin(tokens.ids, shared)].sum()) / total,
+            )
+    rows[:, at + 5] = logits.sum() / np.sqrt(len(runs)) if len(runs) else 0.0
+    full = runs.min(axis=1) >= 0
+    rarity = np.where(full, readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1), 0.0)
+    count = np.bincount(owner[full], minlength=len(opened))
+    weight = np.bincount(owner, rarity, minlength=len(opened))
+    for column, text in enumerate((evidence.visible.prompt, evidence.visible.answer), at + 6):
+        if text is not None:
+            found = full & np.isin(_hashed(runs), _hashed(_windows_of(text.ids)))
+            hits = np.bincount(owner[found], minlength=len(opened))
+            rare = np.bincount(owner[found], rarity[found], minlength=len(opened))
+            rows[:, column] = hits / np.maximum(count, 1)
+            rows[:, column + 2] = rare / np.maximum(weight, 1e-6)
+    return rows
+
+
+def _windows_of(ids: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """Return every run of a text, int64 (n - 3, 4)."""
+    if len(ids) < RUN_TOKENS:
+        return np.empty((0, RUN_TOKENS), np.int64)
+    return np.lib.stride_tricks.sliding_window_view(ids.astype(np.int64), RUN_TOKENS)
+
+
+def _hashed(runs: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit hash of each run; a collision among some thousand is out of reach."""
+    found = np.zeros(len(runs), np.uint64)
+    for column in runs.T.astype(np.uint64):
+        found = (found ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+    return found
+
+
+def _twin_rows(
+    evidence: OpenedEvidence, opened: Sequence[OpenedTokens], readers: Readers
+) -> Floats:
+    """Return what runs opened elsewhere say about whole blocks, float32 (whole, 4)."""
+    rows = np.zeros((len(evidence.whole_blocks), len(_TWIN_STATS)), np.float32)
+    runs, owner = _runs(opened)
+    if not len(runs):
+        return rows
+    starts = np.array(
+        [
+            position
+            for tokens in opened
+            for at, position in enumerate(tokens.positions.tolist())
+            if at == 0 or position % RUN_TOKENS == 0 or tokens.positions[at - 1] != position - 1
+        ]
+    )
+    index = np.array([tokens.index for tokens in opened])[owner]
+    full = runs.min(axis=1) >= 0
+    hashes = _hashed(runs)
+    rarity = readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1)
+    for row, block in enumerate(evidence.whole_blocks):
+        elsewhere = full & (index != block.index)
+        own = _hashed(_windows_of(block.ids))
+        order = np.argsort(own, kind="stable")
+        at = np.searchsorted(own[order], hashes).clip(0, max(len(own) - 1, 0))
+        found = elsewhere & (own[order][at] == hashes) if len(own) else np.zeros_like(elsewhere)
+        if not found.any():
+            continue
+        shift = order[at[found]] - starts[found]
+        pairs = np.stack([index[found], shift], axis=1)
+        _, counts = np.unique(pairs, axis=0, return_counts=True)
+        rows[row] = (
+            found.sum() / max(int(elsewhere.sum()), 1),
+            rarity[found].sum(),
+            rarity[found].max(),
+            np.count_nonzero(counts > 1),
+        )
+    return rows
+
+
+def _runs(
+    opened: Sequence[OpenedTokens],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return runs of consecutive positions, int64 (n, 4) padded by -1, and whose they are."""
+    rows: list[list[int]] = []
+    owner: list[int] = []
+    for number, tokens in enumerate(opened):
+        last = -2
+        for position, token in zip(tokens.positions.tolist(), tokens.ids.tolist(), strict=True):
+            if position != last + 1 or position % RUN_TOKENS == 0:
+                rows.append([])
+                owner.append(number)
+            rows[-1].append(token)
+            last = position
+    runs = np.full((len(rows), RUN_TOKENS), -1, np.int64)
+    for at, row in enumerate(rows):
+        runs[at, : len(row)] = row
+    return runs, np.array(owner, np.int64)
+
+
+def _whole_rows(
+    evidence: OpenedEvidence, features: Floats, row_of: dict[int, int], readers: Readers,
+    tokenizer: Tokenizer,
+) -> Floats:  # fmt: skip
+    if not evidence.whole_blocks:
+        return np.empty((0, len(WHOLE_COLUMNS) - len(_TWIN_STATS)), np.float32)
+    blocks = evidence.whole_blocks
+    visible = evidence.visible
+    empty = np.empty(0, np.uint32)
+    prompt = visible.prompt.ids if visible.prompt else empty
+    answer = visible.answer.ids if visible.answer else empty
+    texts = np.array(
+        [
+            list(
+                text_features(
+                    block.ids,
+                    tokenizer=tokenizer,
+                    vocabulary=readers.vocabulary,
+                    prompt_ids=prompt,
+                    answer_ids=answer,
+                    others=[other.ids for other in blocks if other is not block],
+                ).values()
+            )
+            for block in blocks
+        ]
+    )
+    read = readers.blocks.read([block.ids for block in blocks])
+    own = features[[row_of[block.index] for block in blocks]]
+    rows: Floats = np.concatenate([own, read, texts], axis=1).astype(np.float32)
+    return rows
+
+
+def _distinct(ids: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.uint32]:
+    return np.empty(0, np.uint32) if ids is None else np.unique(ids)

@@ -1,0 +1,91 @@
+"""A small multilayer perceptron in numpy: trained in torch, judged with without it.
+
+The judge's networks are tiny, and matrices of this size are faster in numpy than through
+torch's dispatcher; a verifier that judges on stored evidence need not load torch at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol.errors import ConfigurationError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Standardise, then linear layers with ReLU between them.
+
+    Attributes:
+        mean: Of each input, float32 (inputs,).
+        scale: What to divide by, float32 (inputs,).
+        layers: Weights (inputs, outputs) and biases (outputs,), float32.
+    """
+
+    mean: Floats
+    scale: Floats
+    layers: tuple[tuple[Floats, Floats], ...]
+
+    @property
+    def inputs(self) -> int:
+        """Length of an input row."""
+        return len(self.mean)
+
+    @property
+    def outputs(self) -> int:
+        """Length of an output row."""
+        return len(self.layers[-1][1])
+
+    def __call__(self, rows: Floats) -> Floats:
+        """Return logits, float32 (n, outputs), of rows (n, inputs)."""
+        hidden: Floats = np.clip((rows - self.mean) / self.scale, -8.0, 8.0)
+        for number, (weights, bias) in enumerate(self.layers):
+            if number:
+                hidden = np.maximum(hidden, 0.0)
+            hidden = hidden @ weights + bias
+        return hidden
+
+    def tensors(self, name: str) -> dict[str, Floats]:
+        """Return its tensors, for a file."""
+        found = {f"{name}.mean": self.mean, f"{name}.scale": self.scale}
+        for number, (weights, bias) in enumerate(self.layers):
+            found[f"{name}.{number}.weight"] = weights
+            found[f"{name}.{number}.bias"] = bias
+        return found
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Floats], name: str, *, inputs: int, outputs: int) -> Mlp:
+        """Take a network out of a file's tensors.
+
+        Raises:
+            ConfigurationError: It is not there, or has another shape than wanted.
+        """
+        try:
+            mean, scale = tensors[f"{name}.mean"], tensors[f"{name}.scale"]
+            layers: list[tuple[Floats, Floats]] = []
+            while f"{name}.{len(layers)}.weight" in tensors:
+                at = len(layers)
+                layers.append((tensors[f"{name}.{at}.weight"], tensors[f"{name}.{at}.bias"]))
+        except KeyError as error:
+            msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
+            raise ConfigurationError(msg) from error
+        widths = [inputs, *(bias.size for _, bias in layers)]
+        good = bool(layers) and widths[-1] == outputs and mean.shape == scale.shape == (inputs,)
+        good = good and all(
+            weights.shape == (widths[at], widths[at + 1]) and bias.ndim == 1
+            for at, (weights, bias) in enumerate(layers)
+        )
+        good = good and bool((scale > 0).all())
+        if not good:
+            msg = f"network {name!r} is not from {inputs} to {outputs} numbers: another version"
+            raise ConfigurationError(msg)
+        return cls(
+            mean.astype(np.float32),
+            scale.astype(np.float32),
+            tuple((w.astype(np.float32), b.astype(np.float32)) for w, b in layers),
+        )

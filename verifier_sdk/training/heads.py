@@ -1,0 +1,173 @@
+"""Train the matching heads on pairs from honest sessions, and the window head on filler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol.embedding import unit
+from coin_protocol.errors import InvalidInputError
+from verifier_sdk.lab import ATTACKS
+from verifier_sdk.lab.attack import family_of
+from verifier_sdk.lab.audit import LabSession
+from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import PAIR_HEADS, Heads, pair_inputs
+from verifier_sdk.semantic.mlp import Floats
+from verifier_sdk.training.fit import Recipe, fit
+from verifier_sdk.training.workshop import Plan, Workshop
+
+_HARD = 8
+"""Negatives are drawn from so many nearest of other questions, half the time."""
+
+_LEAST_INJECTED = 0.25
+"""Windows of a block with a smaller share of filler are nobody's example."""
+
+_TOKENS = (4, 8, 12, 24)
+"""Opened tokens of a block that are matched with it."""
+
+PAIRS = Recipe(hidden=(48,), gamma=2.0, steps=2500)
+WINDOW = Recipe(hidden=(96, 48), gamma=2.0, steps=4000, noise=0.2)
+
+
+def train_heads(
+    workshop: Workshop,
+    made: Sequence[tuple[Plan, LabSession]],
+    *,
+    seed: int,
+    steps: float = 1.0,
+) -> Heads:
+    """Train all heads on opened sessions whose embeddings are in the cache.
+
+    Args:
+        workshop: That made them.
+        made: Honest and inflated sessions, of two questions at least.
+        seed: Of pairs, initial weights and order.
+        steps: Share of the full training.
+
+    Raises:
+        InvalidInputError: Sessions are too few, or no question has an answer.
+    """
+    return Heads(
+        {
+            name: fit(*_pairs(workshop, made, name, seed), recipe=PAIRS.scaled(steps), seed=seed)
+            for name in PAIR_HEADS
+        },
+        fit(*_windows(made), recipe=WINDOW.scaled(steps), seed=seed),
+    )
+
+
+def _windows(made: Sequence[tuple[Plan, LabSession]]) -> tuple[Floats, Floats, Floats]:
+    """Return windows, which families they are filler of, and which detectors they concern."""
+    rows, labels, weights = [], [], []
+    seen: set[tuple[str, int]] = set()
+    for plan, session in made:
+        honest = plan.attack == "none"
+        family = "" if honest else family_of(ATTACKS[plan.attack], plan.placement)
+        if not honest and family not in FAMILIES:
+            continue
+        for index in opened_blocks(session):
+            # The same honest block counts once, however often it is drawn.
+            if honest and (plan.trace.id, index) in seen:
+                continue
+            if not honest and session.injected_share(index) < _LEAST_INJECTED:
+                continue
+            if honest:
+                seen.add((plan.trace.id, index))
+            vectors = session.block_windows(index)
+            label = np.zeros(len(FAMILIES), np.float32)
+            weight = np.ones(len(FAMILIES), np.float32)
+            if not honest:
+                label[FAMILIES.index(family)] = 1.0
+                weight[:] = label
+            rows.append(vectors)
+            labels += [label] * len(vectors)
+            weights += [weight] * len(vectors)
+    if not rows:
+        msg = "no opened blocks to train heads on: give more traces, or longer ones"
+        raise InvalidInputError(msg)
+    return np.concatenate(rows).astype(np.float32), np.array(labels), np.array(weights)
+
+
+def _pairs(
+    workshop: Workshop, made: Sequence[tuple[Plan, LabSession]], name: str, seed: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return inputs of one pair head, labels (n, 1) and weights (n, 1)."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    sources, blocks, owner = _matched(workshop, made, name, rng)
+    if len(np.unique(owner)) < 2:
+        msg = f"head {name} needs honest sessions of two questions at least: give more traces"
+        raise InvalidInputError(msg)
+    first, second, label = [], [], []
+    for at in range(len(blocks)):
+        mates = np.flatnonzero(owner == owner[at])
+        own = at
+        if name == "block_to_block":
+            apart = mates[mates != at]
+            if not len(apart):
+                continue
+            own = int(rng.choice(apart))
+        others = np.flatnonzero(owner != owner[at])
+        drawn = rng.choice(others, min(len(others), 512), replace=False)
+        hard = drawn[np.argsort(-(blocks[drawn] @ sources[at]))[:_HARD]]
+        for other in (int(rng.choice(others)), int(rng.choice(hard))):
+            first += [at, at]
+            second += [own, other]
+            label += [1.0, 0.0]
+        if name == "tokens_to_block":
+            first.append(at)
+            second.append(int(rng.choice(mates)))
+            label.append(float(second[-1] == at))
+    if not first:
+        msg = f"head {name} needs sessions of two blocks at least: give longer traces"
+        raise InvalidInputError(msg)
+    labels = np.array(label, np.float32)[:, None]
+    return pair_inputs(sources[first], blocks[second]), labels, np.ones_like(labels)
+
+
+def _matched(
+    workshop: Workshop,
+    made: Sequence[tuple[Plan, LabSession]],
+    name: str,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Return what each honest block is matched with, the blocks, and their questions' numbers."""
+    left: list[npt.NDArray[np.floating]] = []
+    blocks: list[Floats] = []
+    owners = []
+    numbers: dict[str, int] = {}
+    for plan, session in made:
+        if plan.attack != "none" or plan.draw:
+            continue
+        visible = workshop.visible(plan.trace)
+        texts = {"block_to_answer": visible.answer, "block_to_prompt": visible.prompt}
+        text = texts.get(name)
+        if text is None and name in texts:
+            continue
+        number = numbers.setdefault(plan.trace.qid, len(numbers))
+        for index in opened_blocks(session):
+            block = unit(session.block_windows(index).mean(0, keepdims=True))[0]
+            block = block.astype(np.float32)
+            blocks.append(block)
+            owners.append(number)
+            if name == "tokens_to_block":
+                left.append(_token_mean(session, index, rng))
+            else:
+                left.append(block if text is None else text.embedding)
+    return np.array(left, np.float32), np.array(blocks, np.float32), np.array(owners, np.int64)
+
+
+def opened_blocks(session: LabSession) -> list[int]:
+    """Return the blocks that were opened with their embedding, ascending."""
+    return sorted({block.index for drawn in session.drawn for block in drawn.blocks})
+
+
+def _token_mean(session: LabSession, index: int, rng: np.random.Generator) -> Floats:
+    ids = session.block_ids(index)
+    runs = max(1, int(rng.choice(_TOKENS)) // 4)
+    starts = rng.integers(0, max(1, len(ids) // 4), runs) * 4
+    drawn = np.concatenate([ids[start : start + 4] for start in starts.tolist()])
+    mean = session.space.rows(drawn).mean(0, keepdims=True)
+    result: Floats = unit(mean)[0].astype(np.float32)
+    return result

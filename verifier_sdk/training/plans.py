@@ -1,0 +1,82 @@
+"""Which sessions are made of a set of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from verifier_sdk.lab import ATTACKS, RATES, Trace
+from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.training.workshop import Plan
+
+_BLOCK_SIZES = (256, 256, 256, 256, 256, 512, 1024)
+"""Sizes that sessions for training are cut into, as often as they stand here."""
+
+
+def chosen(
+    traces: Sequence[Trace], lengths: Sequence[int], *, least: int, per_question: int, seed: int
+) -> list[Trace]:
+    """Choose traces with `least` tokens or more, so many of each question at most.
+
+    Args:
+        traces: To choose from.
+        lengths: Reasoning tokens of each.
+        least: Fewer are left out.
+        per_question: Traces of one question at most; a domain with fewer than 20 questions
+            may have as many of each as bring it to 20 questions' worth.
+        seed: Of the choice.
+    """
+    rng = np.random.default_rng([seed, 3])
+    by_question: dict[str, list[Trace]] = {}
+    for trace, length in zip(traces, lengths, strict=True):
+        if length >= least:
+            by_question.setdefault(trace.qid, []).append(trace)
+    questions: dict[str, int] = {}
+    for found in by_question.values():
+        questions[found[0].domain] = questions.get(found[0].domain, 0) + 1
+    picked = []
+    for qid in sorted(by_question):
+        found = by_question[qid]
+        share = max(1, -(-20 // questions[found[0].domain]))
+        at = rng.permutation(len(found))[: per_question * share]
+        picked += [found[place] for place in np.sort(at).tolist()]
+    return picked
+
+
+def training_plans(
+    traces: Sequence[Trace], *, seed: int, honest: int = 2, attacks: int = 1
+) -> Iterator[Plan]:
+    """Yield honest sessions and one of each attack, at rates and in placements drawn.
+
+    Args:
+        traces: Of which sessions are made.
+        seed: Of rates, placements and block sizes.
+        honest: Honest sessions of each trace.
+        attacks: Sessions of each attack that detectors are trained for.
+    """
+    rng = np.random.default_rng([seed, 4])
+    trained = [attack for _, attack in sorted(ATTACKS.items()) if attack.family in FAMILIES]
+    for trace in traces:
+        for draw in range(honest):
+            size = int(rng.choice(_BLOCK_SIZES)) if draw else 256
+            yield Plan(trace, block_size=size, draw=draw)
+        for attack in trained:
+            for draw in range(attacks):
+                yield Plan(
+                    trace,
+                    attack.name,
+                    float(rng.choice(RATES[1:])),
+                    str(rng.choice(attack.placements)),
+                    int(rng.choice(_BLOCK_SIZES)),
+                    draw,
+                )
+
+
+def honest_plans(traces: Sequence[Trace], *, draws: int, seed: int) -> Iterator[Plan]:
+    """Yield each trace as an honest session, so many times with other draws and block sizes."""
+    rng = np.random.default_rng([seed, 5])
+    for trace in traces:
+        for draw in range(draws):
+            size = int(rng.choice(_BLOCK_SIZES)) if draw else 256
+            yield Plan(trace, block_size=size, draw=draw)
