@@ -12,7 +12,7 @@ import numpy.typing as npt
 from coin_protocol.tokenizer import Tokenizer
 from verifier_sdk.semantic.features import BLOCK_FEATURES, block_features, measured_blocks
 from verifier_sdk.semantic.heads import Heads
-from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens
+from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens, VisibleText
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.semantic.reader import (
     BLOCK_FAMILIES,
@@ -113,27 +113,25 @@ def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers:
     tops = np.full_like(sums, -8.0)
     np.maximum.at(tops, owner, logits)
     tops[tops == -8.0] = 0.0
-    prompt = _distinct(evidence.visible.prompt.ids if evidence.visible.prompt else None)
-    answer = _distinct(evidence.visible.answer.ids if evidence.visible.answer else None)
-    everywhere, counts = np.unique(
-        np.concatenate([np.unique(tokens.ids) for tokens in opened]), return_counts=True
-    )
-    shared = everywhere[counts > 1]
+    ids = np.concatenate([tokens.ids for tokens in opened])
+    block = np.repeat(np.arange(len(opened)), [len(tokens.ids) for tokens in opened])
+    idf = readers.vocabulary.idf(ids)
+    total = np.bincount(block, idf, minlength=len(opened))
     rows = np.zeros((len(opened), len(_RUN_STATS)), np.float32)
     rows[:, 0 : 2 * len(RUN_FAMILIES) : 2] = sums
     rows[:, 1 : 2 * len(RUN_FAMILIES) : 2] = tops
     at = 2 * len(RUN_FAMILIES)
-    for row, tokens in enumerate(opened):
-        idf = readers.vocabulary.idf(tokens.ids)
-        total = float(idf.sum())
-        rows[row, at] = np.count_nonzero(owner == row)
-        if total > 0:
-            rows[row, at + 1 : at + 5] = (
-                total / len(idf),
-                float(idf[np.isin(tokens.ids, prompt)].sum()) / total,
-                float(idf[np.isin(tokens.ids, answer)].sum()) / total,
-                float(idf[np.isin(tokens.ids, shared)].sum()) / total,
-            )
+    rows[:, at] = np.bincount(owner, minlength=len(opened))
+    counts = np.bincount(block, minlength=len(opened))
+    rows[:, at + 1] = total / np.maximum(counts, 1)
+    known = (
+        _standing(ids, evidence.visible.prompt),
+        _standing(ids, evidence.visible.answer),
+        _in_several(ids, block),
+    )
+    for column, found in enumerate(known, at + 2):
+        part = np.bincount(block[found], idf[found], minlength=len(opened))
+        rows[:, column] = np.divide(part, total, out=np.zeros_like(total), where=total > 0)
     rows[:, at + 5] = logits.sum() / np.sqrt(len(runs)) if len(runs) else 0.0
     full = runs.min(axis=1) >= 0
     rarity = np.where(full, readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1), 0.0)
@@ -257,5 +255,15 @@ def _whole_rows(
     return rows
 
 
-def _distinct(ids: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.uint32]:
-    return np.empty(0, np.uint32) if ids is None else np.unique(ids)
+def _standing(ids: npt.NDArray[np.uint32], text: VisibleText | None) -> npt.NDArray[np.bool_]:
+    """Return which ids stand in a text."""
+    if text is None:
+        return np.zeros(len(ids), np.bool_)
+    return np.isin(ids, text.ids)
+
+
+def _in_several(ids: npt.NDArray[np.uint32], block: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which ids were opened in more than one block."""
+    pairs = np.unique(ids.astype(np.int64) << 32 | block) >> 32
+    everywhere, counts = np.unique(pairs, return_counts=True)
+    return np.isin(ids, everywhere[counts > 1].astype(np.uint32))

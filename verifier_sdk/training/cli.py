@@ -112,6 +112,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = 0.05,
     per_question: Annotated[int, typer.Option(help="Traces of one question at most.", min=1)] = 2,
+    adaptive: Annotated[
+        int, typer.Option(help="Traces that the adaptive attacker plays, minutes each.", min=0)
+    ] = 12,
     seed: SeedOption = 1,
     cache: CacheOption = None,
     profile: ProfileOption = "default",
@@ -151,7 +154,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
                 "rules": CosineJudge(load_policy(policy).message.cosine_rules),
             }
         )
-        scope = Scope(sampled=sampled, seed=seed)
+        scope = Scope(sampled=sampled, seed=seed, costly=adaptive)
         results = list(evaluate(workshop, judge, picked, scope, progress, observe=others.observe))
         document = write_report(
             results,

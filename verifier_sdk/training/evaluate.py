@@ -27,8 +27,11 @@ _OTHER_SIZES: Final = 0.25
 _COSTLY: Final = ((0.5, "interleaved", 256), (1.0, "interleaved", 256))
 """Rates, placements and block sizes that costly attacks are played at."""
 
-_COSTLY_EVERY: Final = 6
-"""One trace in so many plays them."""
+_PLAYED: Final = 256
+"""Block size that lengths are counted in."""
+
+_COSTLY_BLOCKS: Final = range(4, 9)
+"""Blocks of the traces that play them: two seconds of work for each block of filler."""
 
 _NONCANONICAL: Final = 0.005
 """Extra ids of honest sessions that sample other than canonical ids now and then."""
@@ -51,6 +54,7 @@ class Scope:
             block size; of the others it plays a quarter as many.
         draws: Honest sessions of each trace and block size.
         seed: Of which cells a trace plays.
+        costly: Traces of four to eight blocks that play costly attacks.
     """
 
     rates: tuple[float, ...] = RATES
@@ -61,6 +65,7 @@ class Scope:
     sampled: float = 1.0
     draws: int = 1
     seed: int = 1
+    costly: int = 12
 
 
 def evaluate(
@@ -77,13 +82,17 @@ def evaluate(
         progress: Told how many traces are done.
         observe: Shown each result with all that was opened for it.
     """
+    lengths = {trace: -(-len(workshop.library.ids(trace)) // _PLAYED) for trace in traces}
+    able = [trace for trace in traces if lengths[trace] in _COSTLY_BLOCKS]
+    playing = set(
+        able[:: max(1, len(able) // scope.costly)][: scope.costly] if scope.costly else ()
+    )
     for start in range(0, len(traces), _TRACES_AT_ONCE):
         progress("evaluating", start, len(traces))
-        batch = traces[start : start + _TRACES_AT_ONCE]
         plans = [
             plan
-            for number, trace in enumerate(batch, start)
-            for plan in plans_of(trace, scope, costly=number % _COSTLY_EVERY == 0)
+            for trace in traces[start : start + _TRACES_AT_ONCE]
+            for plan in plans_of(trace, scope, costly=trace in playing)
         ]
         for tier in scope.tiers:
             yield from _audit_all(workshop, judge, plans, tier, observe)

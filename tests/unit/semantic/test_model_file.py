@@ -19,11 +19,13 @@ import pytest
 from safetensors.numpy import save
 
 from coin_protocol.errors import ConfigurationError, ModelMismatchError
-from coin_protocol.profile import Profile
+from coin_protocol.models import Models
+from coin_protocol.profile import Policy, Profile
 from coin_protocol.testing.profiles import default_profile
 from tests.support.judges import judge, policy_naming, tensors_of, write_model
 from tests.support.laboratory import profile
 from verifier_sdk.semantic import model_file
+from verifier_sdk.semantic.baseline import DeepSetsJudge
 from verifier_sdk.semantic.learned import LearnedJudge
 from verifier_sdk.semantic.model_file import FORMAT, MAX_MODEL_BYTES, ModelFile, space_of
 
@@ -285,3 +287,21 @@ def test_the_questions_behind_the_calibration_are_read(
     said: dict[str, str], found: int | None
 ) -> None:
     assert ModelFile.from_bytes(raw_of({**HEADER, **said})).calibration_questions == found
+
+
+# What ships
+
+
+@pytest.mark.models
+def test_the_judge_that_ships_is_of_the_default_profile() -> None:
+    file, models = ModelFile.shipped(), Models(Profile.shipped("default"))
+    assert len(file.raw) < MAX_MODEL_BYTES / 8
+    found = LearnedJudge.load(file, models.profile, models.tokenizer)
+    assert found.heads.dimension == 96
+    DeepSetsJudge.read(file.tensors, found.heads)
+    assert file.calibration_questions is not None
+
+
+def test_a_policy_that_ships_names_no_judge_but_the_one_that_ships() -> None:
+    named = Policy.shipped().message.semantic_model_sha256
+    assert not named or ModelFile.shipped().digest in named
