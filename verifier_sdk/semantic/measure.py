@@ -116,7 +116,8 @@ def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers:
     ids = np.concatenate([tokens.ids for tokens in opened])
     block = np.repeat(np.arange(len(opened)), [len(tokens.ids) for tokens in opened])
     idf = readers.vocabulary.idf(ids)
-    total = np.bincount(block, idf, minlength=len(opened))
+    # Of nothing at all, numpy counts in integers.
+    total = np.bincount(block, idf, minlength=len(opened)).astype(np.float64)
     rows = np.zeros((len(opened), len(_RUN_STATS)), np.float32)
     rows[:, 0 : 2 * len(RUN_FAMILIES) : 2] = sums
     rows[:, 1 : 2 * len(RUN_FAMILIES) : 2] = tops
