@@ -147,7 +147,7 @@ def _families(honest: Sequence[Audited]) -> tuple[tuple[Null, ...], ...]:
 
 
 def _null(found: Sequence[tuple[float, Audited]]) -> Null:
-    """Return a distribution in which each question weighs the same."""
+    """Return a distribution in which a question weighs the square root of its sessions."""
     count: dict[str, int] = {}
     for _, one in found:
         count[one.qid] = count.get(one.qid, 0) + 1

@@ -63,7 +63,7 @@ def train(
 ) -> None:
     """Train and calibrate a judge on traces, of questions of every kind that it will see.
 
-    The same traces, seed and threads give the same file on the same machine.
+    With a fresh cache, the same traces, seed and threads give the same file on one machine.
     """
     with _progress() as progress:
         from verifier_sdk.training.card import write_judge

@@ -64,7 +64,8 @@ def rows_of(
 
     Returns:
         Rows (n, columns), labels (n, families), weights (n, families) and the number of the
-        session of each row (n,). Each question weighs the same.
+        session of each row (n,). A question weighs the square root of its
+        sessions.
     """
     rows, labels, weights, owners = [], [], [], []
     questions: dict[tuple[str, str], int] = {}

@@ -97,7 +97,7 @@ class Trained:
     questions: int
 
     def tensors(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return all tensors, for a file; floating point as float16 where that is enough."""
+        """Return all tensors, for a file: the readers' as float16, all others as float32."""
         found: dict[str, np.ndarray[Any, Any]] = {}
         for part in (self.readers, self.heads, self.detectors, self.baseline):
             found.update(part.tensors())
