@@ -1,6 +1,8 @@
 """Run all benchmarks, or those named, each in a process of its own.
 
 python -m benchmarks [NAME …]
+
+Those that take an hour and need traces run only where they are named: windows, ablations.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+LONG = ("ablations", "windows")
+
 
 def main() -> int:
     """Run them in turn; return 1 if one broke."""
     here = Path(__file__).parent
     known = sorted(path.stem for path in here.glob("*.py") if not path.stem.startswith("_"))
-    wanted = sys.argv[1:] or known
+    wanted = sys.argv[1:] or [name for name in known if name not in LONG]
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}\n")

@@ -21,7 +21,7 @@ from coin_protocol.cli.common import quiet_models
 from coin_protocol.embedding import Vectors, unit
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.models import Models
-from coin_protocol.profile import Profile
+from coin_protocol.profile import Policy, Profile
 from verifier_sdk.semantic import (
     OpenedBlock,
     OpenedEvidence,
@@ -49,7 +49,9 @@ def main() -> None:
     except ConfigurationError as error:
         skip("judge_speed", f"{error}")
         return
-    judge = LearnedJudge.load(ModelFile.shipped(), profile, tokenizer)
+    judge = LearnedJudge.load(
+        ModelFile.shipped(), profile, tokenizer, Policy.shipped().message.learned_rules
+    )
     for name, whole in (("committed", 0), ("opened", _WHOLE)):
         seen = evidence(judge, whole)
         judge.judge(seen)

@@ -71,13 +71,20 @@ def measure(traces: list[Trace], window: int, dimension: int, wanted: int) -> No
     lengths = [len(library.ids(trace)) for trace in pool]
     picked = chosen(pool, lengths, least=1024, per_question=1, seed=_SEED)
     picked = [picked[at] for at in np.random.default_rng(_SEED).permutation(len(picked))[:wanted]]
-    plans = [replace(plan, block_size=256) for plan in training_plans(picked, seed=_SEED, honest=1)]
+    plans = [
+        replace(plan, block_size=256)
+        for plan in training_plans(picked, seed=_SEED, honest=1, terse=0)
+    ]
     made = workshop.sessions(plans, rounds=1, what="", progress=_quiet)
     workshop.prepare(made, "", _quiet)
     questions = sorted({trace.qid for trace in picked})
     known = set(questions[::2])
     heads = train_heads(
-        workshop, [entry for entry in made if entry[0].trace.qid in known], seed=_SEED
+        workshop,
+        [entry for entry in made if entry[0].trace.qid in known],
+        [trace for trace in picked if trace.qid in known],
+        seed=_SEED,
+        progress=_quiet,
     )
     rows: list[Floats] = []
     families: list[str] = []

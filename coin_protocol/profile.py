@@ -108,7 +108,7 @@ class Policy:
 
     @classmethod
     def shipped(cls, name: str = "default") -> Policy:
-        """Return a policy that ships: `default`, or `learned`, which names the learned judge."""
+        """Return a policy that ships: `default`, or `rules`, judged by plain cosine rules."""
         return cls.from_bytes(_shipped(f"{name}.policy.binpb"))
 
     @cached_property
@@ -218,6 +218,20 @@ def _check_policy(message: pb.Policy) -> None:
         )
     for found in message.semantic_model_sha256:
         _require(len(found) == HASH_BYTES, "semantic_model_sha256 must be digests of 32 bytes")
+    if message.semantic_model_sha256 or message.HasField("learned_rules"):
+        _check_learned(message.learned_rules)
+
+
+def _check_learned(rules: pb.LearnedRules) -> None:
+    _require(
+        0 < rules.false_alarms <= rules.guard <= 1,
+        "learned_rules must have 0 < false_alarms <= guard <= 1",
+    )
+    _require(
+        all(rules.guard <= one <= 1 for one in rules.early_pass),
+        "learned_rules.early_pass must lie in [guard, 1]",
+    )
+    _require_range("learned_rules.least_blocks", rules.least_blocks, 1, 1 << 20)
 
 
 def _require_name(what: str, name: str) -> None:

@@ -21,7 +21,6 @@ from coin_protocol.errors import (
     SignatureError,
     VerificationError,
 )
-from coin_protocol.exposure import affordable
 from coin_protocol.keys import read_time
 from coin_protocol.keyset import stamp
 from coin_protocol.limits import CHALLENGE_NONCE_BYTES
@@ -32,6 +31,7 @@ from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
 from coin_protocol.v1 import opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
+from verifier_sdk.rounds import affordable_round
 from verifier_sdk.semantic import Judge, Judgement, OpenedEvidence, textual_scores
 from verifier_sdk.semantic.choose import judge_for
 from verifier_sdk.semantic.visible import visible_of
@@ -195,13 +195,12 @@ class Auditor:
 
     def _sample(self, case: Case, number: int) -> tuple[int, int, int]:
         """Return blocks, token blocks and tokens per block that a round may ask for."""
-        plan, first = self._policy.message.rounds, number == 1
-        return affordable(
+        return affordable_round(
             case.ledger,
             case.caps,
-            blocks=plan.blocks_first_round if first else plan.blocks_per_round,
-            token_blocks=plan.token_blocks_first_round if first else 0,
-            tokens_per_block=plan.tokens_per_block,
+            self._policy.message.rounds,
+            number=number,
+            block_size=case.profile.message.block_size,
         )
 
     async def _check(self, case: Case) -> Report:

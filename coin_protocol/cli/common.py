@@ -48,7 +48,7 @@ ProfileOption = Annotated[
     typer.Option("--profile", help="Profile file, or one that ships: default, demo."),
 ]
 PolicyOption = Annotated[
-    str, typer.Option("--policy", help="Policy file, or one that ships: default, learned.")
+    str, typer.Option("--policy", help="Policy file, or one that ships: default, rules.")
 ]
 TlsOption = Annotated[
     tuple[Path, Path, Path] | None,
@@ -70,7 +70,7 @@ def load_profile(name: str) -> Profile:
 
 def load_policy(name: str) -> Policy:
     """Return a shipped policy by name, or one from a file."""
-    return Policy.shipped(name) if name in ("default", "learned") else Policy.from_file(Path(name))
+    return Policy.shipped(name) if name in ("default", "rules") else Policy.from_file(Path(name))
 
 
 def load_roots(paths: list[Path]) -> list[VerificationKey]:

@@ -24,7 +24,7 @@ from coin_protocol.testing.profiles import (
     default_policy,
     default_profile,
     demo_profile,
-    learned_policy,
+    rules_policy,
 )
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def profile_files() -> Files:
         "profiles/default.profile.binpb": _serialized(default_profile()),
         "profiles/demo.profile.binpb": _serialized(demo_profile()),
         "profiles/default.policy.binpb": _serialized(default_policy()),
-        "profiles/learned.policy.binpb": _serialized(learned_policy()),
+        "profiles/rules.policy.binpb": _serialized(rules_policy()),
     }
 
 

@@ -57,9 +57,20 @@ def demo_profile() -> pb.Profile:
 
 
 def default_policy() -> pb.Policy:
-    """Return the default policy: judged by plain cosine rules, which never accuse."""
+    """Return the default policy: judged by the learned judge that ships."""
+    policy = rules_policy()
+    policy.name = "coin-default-3"
+    policy.semantic_model_sha256.append(bytes.fromhex(JUDGE_SHA256))
+    policy.learned_rules.CopyFrom(
+        pb.LearnedRules(false_alarms=0.04, guard=0.08, early_pass=[0.5, 0.35], least_blocks=3)
+    )
+    return policy
+
+
+def rules_policy() -> pb.Policy:
+    """Return the default policy but for the judge: plain cosine rules, which never accuse."""
     return pb.Policy(
-        name="coin-default-2",
+        name="coin-rules-1",
         max_tokens_per_second=5_000.0,
         clock_skew=Duration(seconds=300),
         challenge_deadline=Duration(seconds=60),
@@ -79,15 +90,7 @@ def default_policy() -> pb.Policy:
     )
 
 
-def learned_policy() -> pb.Policy:
-    """Return the default policy with the learned judge that ships."""
-    policy = default_policy()
-    policy.name = "coin-learned-1"
-    policy.semantic_model_sha256.append(bytes.fromhex(JUDGE_SHA256))
-    return policy
-
-
-JUDGE_SHA256 = "4fe92ddae541096c059b88933c306c4efaa8b81e5c007d7355630f668fcc9040"
+JUDGE_SHA256 = "9a70e5fd17e71bb45b532d9824d44d605b2300679f1d252e6efc73ed31b90ee3"
 """Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"

@@ -34,7 +34,7 @@ from coin_protocol.opening import Opener
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.receipt import RECEIPT_FORMAT
 from coin_protocol.signer import KeySigner
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.small import SmallModels, small_profile
 from coin_protocol.usage import INSIDE, usage_for
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
@@ -60,7 +60,7 @@ class World:
     seed: str = "world"
     profile: Profile = field(default_factory=small_profile)
     policy: Policy = field(
-        default_factory=lambda: Policy.from_bytes(default_policy().SerializeToString())
+        default_factory=lambda: Policy.from_bytes(rules_policy().SerializeToString())
     )
 
     def random(self, what: str, count: int) -> bytes:

@@ -300,6 +300,42 @@ class CosineRules(_message.Message):
 Global___CosineRules: _TypeAlias = CosineRules  # noqa: Y015
 
 @_typing.final
+class LearnedRules(_message.Message):
+    """When a learned judge decides. Its p-value is the share of honest sessions that look as odd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FALSE_ALARMS_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
+    EARLY_PASS_FIELD_NUMBER: _builtins.int
+    LEAST_BLOCKS_FIELD_NUMBER: _builtins.int
+    false_alarms: _builtins.float
+    """FAIL at this p-value or less."""
+    guard: _builtins.float
+    """PASS above this p-value; between the two nothing is decided."""
+    least_blocks: _builtins.int
+    """With fewer opened blocks nothing passes."""
+    @_builtins.property
+    def early_pass(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Above which p-value to PASS after round 1, 2 and so on, while another round could follow."""
+
+    def __init__(
+        self,
+        *,
+        false_alarms: _builtins.float = ...,
+        guard: _builtins.float = ...,
+        early_pass: _abc.Iterable[_builtins.float] | None = ...,
+        least_blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_pass", b"early_pass", "false_alarms", b"false_alarms", "guard", b"guard", "least_blocks", b"least_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnedRules: _TypeAlias = LearnedRules  # noqa: Y015
+
+@_typing.final
 class RoundPlan(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -313,6 +349,7 @@ class RoundPlan(_message.Message):
     blocks_first_round: _builtins.int
     blocks_per_round: _builtins.int
     tokens_per_block: _builtins.int
+    """Of a block of 256 tokens; of other blocks as large a share."""
     whole_blocks: _builtins.int
     """Whole blocks asked for in an audit; the profile's cap still holds."""
     token_blocks_first_round: _builtins.int
@@ -349,6 +386,7 @@ class Policy(_message.Message):
     COSINE_RULES_FIELD_NUMBER: _builtins.int
     MIN_RECOMPUTED_COSINE_FIELD_NUMBER: _builtins.int
     SEMANTIC_MODEL_SHA256_FIELD_NUMBER: _builtins.int
+    LEARNED_RULES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     max_tokens_per_second: _builtins.float
     """No model decodes faster than this."""
@@ -370,6 +408,10 @@ class Policy(_message.Message):
     def semantic_model_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 digests of the files of learned judges, none in the plain cosine rule."""
 
+    @_builtins.property
+    def learned_rules(self) -> Global___LearnedRules:
+        """Needed where a learned judge is named."""
+
     def __init__(
         self,
         *,
@@ -381,10 +423,11 @@ class Policy(_message.Message):
         cosine_rules: Global___CosineRules | None = ...,
         min_recomputed_cosine: _builtins.float = ...,
         semantic_model_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
+        learned_rules: Global___LearnedRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge_deadline", b"challenge_deadline", "clock_skew", b"clock_skew", "cosine_rules", b"cosine_rules", "rounds", b"rounds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge_deadline", b"challenge_deadline", "clock_skew", b"clock_skew", "cosine_rules", b"cosine_rules", "learned_rules", b"learned_rules", "rounds", b"rounds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_deadline", b"challenge_deadline", "clock_skew", b"clock_skew", "cosine_rules", b"cosine_rules", "max_tokens_per_second", b"max_tokens_per_second", "min_recomputed_cosine", b"min_recomputed_cosine", "name", b"name", "rounds", b"rounds", "semantic_model_sha256", b"semantic_model_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_deadline", b"challenge_deadline", "clock_skew", b"clock_skew", "cosine_rules", b"cosine_rules", "learned_rules", b"learned_rules", "max_tokens_per_second", b"max_tokens_per_second", "min_recomputed_cosine", b"min_recomputed_cosine", "name", b"name", "rounds", b"rounds", "semantic_model_sha256", b"semantic_model_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

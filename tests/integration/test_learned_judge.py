@@ -134,4 +134,7 @@ def test_a_simulated_audit_shows_what_a_real_one_does(name: str) -> None:
         assert np.allclose(whole.windows, copy.windows, atol=0.01)
     # So both are judged alike.
     found = small_judge(12 if name == "projected" else DIMENSION)
-    assert np.allclose(found.ratios(shown), found.ratios(simulated), atol=0.5)
+    real_ratios, simulated_ratios = found.ratios(shown), found.ratios(simulated)
+    assert np.allclose(real_ratios.values, simulated_ratios.values, atol=0.5)
+    assert real_ratios.kinds.tolist() == simulated_ratios.kinds.tolist()
+    assert real_ratios.block_size == simulated_ratios.block_size == parties.profile.block_size

@@ -14,23 +14,24 @@ import torch
 from coin_protocol.embedding import embed_texts, project, unit
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.quantise import dequantise
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import default_policy, rules_policy
 from coin_protocol.testing.small import DIMENSION, SmallEmbedder
 from coin_protocol.v1 import profile_pb2
 from tests.support.laboratory import profile, table, tokenizer, traces
 from verifier_sdk.lab import Trace
 from verifier_sdk.lab.attack import Attacked, Ids
 from verifier_sdk.lab.audit import LabSession, Space
-from verifier_sdk.semantic.aggregate import SESSION_COLUMNS
-from verifier_sdk.semantic.calibration import GROUPS, TIERS, Calibration, Null
-from verifier_sdk.semantic.detectors import KINDS, Detectors
+from verifier_sdk.semantic.aggregate import EXTREMES, KINDS, SESSION_COLUMNS, Ratios
+from verifier_sdk.semantic.calibration import GROUPS, SIZES, TIERS, Calibration, Null
+from verifier_sdk.semantic.copies import COPY_INPUTS
+from verifier_sdk.semantic.detectors import Detectors
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import PAIR_HEADS, Heads
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible, VisibleText
-from verifier_sdk.semantic.learned import LearnedJudge
+from verifier_sdk.semantic.learned import ANSWER_LIMIT, LearnedJudge
 from verifier_sdk.semantic.measure import BLOCK_COLUMNS, TOKEN_COLUMNS, WHOLE_COLUMNS
 from verifier_sdk.semantic.mlp import Mlp
-from verifier_sdk.semantic.model_file import ModelFile, space_of
+from verifier_sdk.semantic.model_file import ModelFile, rounds_of, space_of
 from verifier_sdk.semantic.reader import (
     BlockNet,
     BlockReader,
@@ -75,6 +76,7 @@ def heads(dimension: int = SPACE, *, seed: int = 0) -> Heads:
     return Heads(
         {name: mlp(1 + 2 * dimension, 1, seed=seed + at) for at, name in enumerate(PAIR_HEADS)},
         mlp(dimension, len(FAMILIES), seed=seed + 9),
+        mlp(COPY_INPUTS, 1, seed=seed + 10),
     )
 
 
@@ -112,18 +114,41 @@ def calibration(*, seed: int = 0, sessions: int = 200) -> Calibration:
         return Null.of(scale * rng.gamma(2.0, size=sessions), np.ones(sessions))
 
     return Calibration(
-        tuple(tuple(null(3.0) for _ in FAMILIES) for _ in range(GROUPS)),
+        tuple(
+            tuple(tuple(null(3.0) for _ in FAMILIES) for _ in range(GROUPS)) for _ in range(SIZES)
+        ),
         np.full(len(FAMILIES), 1 / len(FAMILIES), np.float32),
-        null(2.0),
+        tuple(null(2.0) for _ in range(SIZES)),
+        null(1.0).scaled(0.5),
+        null(1.5),
         np.array([[0.0, 4.0, 8.0], [-3.0, 0.0, 5.0]], np.float32),
     )
+
+
+def session_ratios(
+    values: Floats,
+    *,
+    whole: int = 0,
+    tokens: int = 0,
+    block_size: int = 256,
+    code: bool = False,
+) -> Ratios:
+    """Return ratios of blocks, the last so many opened whole, those before by tokens alone."""
+    counts = (len(values) - tokens - whole, tokens, whole)
+    kinds = np.repeat(np.arange(len(KINDS)), counts)
+    return Ratios(values, kinds, numbers(len(EXTREMES)), block_size, code)
+
+
+def learned_rules() -> profile_pb2.LearnedRules:
+    """Return the default policy's rules for a learned judge."""
+    return default_policy().learned_rules
 
 
 def judge(dimension: int = SPACE) -> LearnedJudge:
     """Return a judge that knows nothing."""
     return LearnedJudge(
         heads(dimension), readers(), detectors(), {tier: calibration() for tier in TIERS},
-        tokenizer(),
+        tokenizer(), learned_rules(), answer_limit=12.0,
     )  # fmt: skip
 
 
@@ -134,12 +159,13 @@ def tensors_of(found: LearnedJudge) -> dict[str, npt.NDArray[np.generic]]:
     tensors.update(found.detectors.tensors())
     for tier, one in found.calibrations.items():
         tensors.update(one.tensors(tier))
+    tensors[ANSWER_LIMIT] = np.array([found.answer_limit], np.float32)
     return tensors
 
 
 def write_model(path: Path, of: Profile | None = None) -> ModelFile:
-    """Write a model file of the judge that knows nothing, for a profile."""
-    header = space_of((of or profile()).message)
+    """Write a model file of the judge that knows nothing, for a profile and `rounds`."""
+    header = space_of((of or profile()).message) | {"rounds": rounds_of(rounds())}
     return ModelFile.write(path, tensors_of(judge(int(header["dimension"]))), header)
 
 
@@ -171,7 +197,7 @@ def space(of: Profile | None = None) -> Space:
 
 def rounds() -> profile_pb2.RoundPlan:
     """Return the default policy's plan."""
-    return default_policy().rounds
+    return rules_policy().rounds
 
 
 def session(

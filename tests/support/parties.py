@@ -21,7 +21,7 @@ from coin_protocol.keys import KeyRing, ListedKey
 from coin_protocol.keyset import ROOT_KEY_NAME, pinned, sign_key_set, stamp
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.signer import KeySigner
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.small import SmallModels, small_profile
 from coin_protocol.usage import INSIDE, usage_for
 from coin_protocol.v1 import envelope_pb2, opening_pb2, profile_pb2, receipt_pb2, statements_pb2
@@ -29,6 +29,7 @@ from provider_sdk.provider import Provider
 from provider_sdk.session import Session
 from verifier_sdk.auditor import Auditor
 from verifier_sdk.recorder import Recorder
+from verifier_sdk.rounds import PLAN_BLOCK_SIZE
 
 PROVIDER = "acme"
 MODEL = "acme-1"
@@ -44,8 +45,10 @@ WAIT_SECONDS = 20.0
 
 
 def small_policy(edit: Callable[[profile_pb2.Policy], object] = lambda _: None) -> Policy:
-    """Return the default policy after `edit`."""
-    message = default_policy()
+    """Return the policy of plain rules after `edit`, for the small profile's blocks of 8."""
+    message = rules_policy()
+    # As many tokens in each of these as there would be in a block of 256.
+    message.rounds.tokens_per_block *= PLAN_BLOCK_SIZE // small_profile().block_size
     edit(message)
     return Policy.from_bytes(message.SerializeToString(deterministic=True))
 

@@ -42,7 +42,7 @@ from coin_protocol.testing.forgeries import (
     unanswered,
     without,
 )
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.small import VOCABULARY, small_profile
 from coin_protocol.testing.world import PROVIDER, START, VERIFIER, Audit, Edit, World
 from coin_protocol.v1 import envelope_pb2, opening_pb2, profile_pb2, receipt_pb2, statements_pb2
@@ -185,7 +185,7 @@ def audit_fingerprints() -> bytes:
 
 
 def with_policy(case: Case, **values: Any) -> Case:
-    message = default_policy()
+    message = rules_policy()
     for name, value in values.items():
         setattr(message, name, value)
     return replace(case, policy=Policy.from_bytes(message.SerializeToString()))

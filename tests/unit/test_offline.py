@@ -16,7 +16,7 @@ from coin_protocol.profile import Policy
 from coin_protocol.receipt import BUNDLE_FORMAT, read_bundle, to_json
 from coin_protocol.testing.evidence_vectors import ATTACKS, Attack
 from coin_protocol.testing.forgeries import audit, both, change, flipped, put, unanswered, without
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.small import small_profile
 from coin_protocol.testing.world import START, VERIFIER, Edit, World
 from coin_protocol.v1 import receipt_pb2 as pb
@@ -326,7 +326,7 @@ def test_a_verdict_under_another_profile_or_policy_cannot_be_checked_with_this_o
     bundle = bundle_of(SAMPLED, verdict_on(SAMPLED))
     with pytest.raises(InvalidInputError, match="under profile"):
         recheck(replace(SAMPLED, profile=small_profile(whole_blocks_ppm=0)), bundle)
-    message = default_policy()
+    message = rules_policy()
     message.name = "another"
     policy = Policy.from_bytes(message.SerializeToString())
     with pytest.raises(InvalidInputError, match="under policy"):

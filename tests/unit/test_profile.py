@@ -20,7 +20,12 @@ from coin_protocol.limits import (
 )
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.testing.forgeries import put
-from coin_protocol.testing.profiles import default_policy, default_profile, demo_profile
+from coin_protocol.testing.profiles import (
+    default_policy,
+    default_profile,
+    demo_profile,
+    rules_policy,
+)
 from coin_protocol.testing.small import VOCABULARY, small_profile
 from coin_protocol.testing.world import Edit
 from coin_protocol.v1 import profile_pb2 as pb
@@ -102,9 +107,39 @@ def test_the_default_caps_are_those_of_the_protocol() -> None:
     assert (caps.min_tokens, caps.min_blocks) == (16, 1)
 
 
-def test_the_shipped_policy_is_what_its_source_says() -> None:
-    assert Policy.shipped().message == default_policy()
-    assert Policy.shipped().message.min_recomputed_cosine == 0.9999
+@pytest.mark.parametrize(
+    ("name", "message"), [("default", default_policy()), ("rules", rules_policy())]
+)
+def test_a_shipped_policy_is_what_its_source_says(name: str, message: pb.Policy) -> None:
+    assert Policy.shipped(name).message == message
+    assert Policy.shipped(name).message.min_recomputed_cosine == 0.9999
+
+
+def test_the_default_policy_is_the_one_with_the_learned_judge() -> None:
+    assert Policy.shipped() == Policy.shipped("default")
+    assert len(default_policy().semantic_model_sha256) == 1
+    assert default_policy().HasField("learned_rules")
+    plain = rules_policy()
+    assert not plain.semantic_model_sha256
+    assert not plain.HasField("learned_rules")
+    # Otherwise they ask and accept the same.
+    plain.name, plain.semantic_model_sha256[:] = (
+        "coin-default-3",
+        default_policy().semantic_model_sha256,
+    )
+    plain.learned_rules.CopyFrom(default_policy().learned_rules)
+    assert plain == default_policy()
+
+
+def test_a_policy_that_names_a_learned_judge_says_when_it_decides() -> None:
+    with pytest.raises(ConfigurationError, match="learned_rules"):
+        Policy.from_bytes(policy_with(lambda message: message.ClearField("learned_rules")))
+    plain = rules_policy()
+    Policy.from_bytes(plain.SerializeToString())
+    # Rules that no judge reads are checked all the same.
+    plain.learned_rules.SetInParent()
+    with pytest.raises(ConfigurationError, match="learned_rules"):
+        Policy.from_bytes(plain.SerializeToString())
 
 
 def test_a_file_gives_the_same_as_its_bytes(tmp_path: Path) -> None:
@@ -227,6 +262,19 @@ WRONG_IN_POLICIES = [
     ("cosine_rules.block_to_answer.value", -1.1, "block_to_answer"),
     ("cosine_rules.block_to_answer.guard", nan, "block_to_answer"),
     ("semantic_model_sha256", [bytes(31)], "semantic_model_sha256"),
+    ("learned_rules.false_alarms", 0.0, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.false_alarms", -0.1, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.false_alarms", 0.0801, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.false_alarms", nan, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.guard", 0.0399, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.guard", 1.0001, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.guard", nan, "0 < false_alarms <= guard <= 1"),
+    ("learned_rules.early_pass", [0.5, 0.0799], "early_pass must lie in"),
+    ("learned_rules.early_pass", [1.0001], "early_pass must lie in"),
+    ("learned_rules.early_pass", [nan], "early_pass must lie in"),
+    ("learned_rules.early_pass", [0.5, inf], "early_pass must lie in"),
+    ("learned_rules.least_blocks", 0, r"learned_rules\.least_blocks must lie in"),
+    ("learned_rules.least_blocks", (1 << 20) + 1, r"learned_rules\.least_blocks must lie in"),
 ]
 RIGHT_IN_POLICIES = [
     ("clock_skew.seconds", 0),
@@ -239,6 +287,12 @@ RIGHT_IN_POLICIES = [
     ("min_recomputed_cosine", 1.0),
     ("cosine_rules.tokens_to_block.value", -1.0),
     ("semantic_model_sha256", [bytes(32), bytes(32)]),
+    ("learned_rules.false_alarms", 0.08),
+    ("learned_rules.guard", 0.04),
+    ("learned_rules.early_pass", []),
+    ("learned_rules.early_pass", [0.08, 1.0, 0.08]),
+    ("learned_rules.least_blocks", 1),
+    ("learned_rules.least_blocks", 1 << 20),
 ]
 
 

@@ -25,6 +25,7 @@ from verifier_sdk.training.tables import (
     exposure,
     false_alarms,
     honest_kinds,
+    inflated_shares,
     overcharge,
     rows,
     targets,
@@ -271,6 +272,41 @@ def test_what_is_failed_is_not_kept() -> None:
     assert (item["billed"], item["kept"]) == (2.0, 1.0)
 
 
+def test_inflated_shares_are_held_against_the_true_ones() -> None:
+    [item] = inflated_shares(
+        [
+            inflated(share=0.5, estimate=0.4, interval=(0.3, 0.6)),
+            # At the very end of an interval it is held.
+            inflated(share=0.5, estimate=0.5, interval=(0.5, 0.5)),
+            inflated(share=0.75, estimate=0.2, interval=(0.1, 0.4), rate=3.0),
+            inflated(share=0.5, estimate=0.9, interval=(0.8, 1.0), block_size=1024),
+        ]
+    )
+    assert (item["tier"], item["family"], item["sessions"]) == ("committed", "bag", 4)
+    assert item["held"] == 0.5
+    assert item["width"] == pytest.approx((0.3 + 0.0 + 0.3 + 0.2) / 4)
+    assert item["error"] == pytest.approx((0.1 + 0.0 + 0.55 + 0.4) / 4)
+
+
+def test_inflated_shares_are_of_failed_sessions_by_tier_and_family() -> None:
+    found = inflated_shares(
+        [
+            inflated(tier="opened"),
+            inflated(attack="random_vocabulary", family="random"),
+            inflated(),
+            inflated(outcome="PASS"),
+            inflated(outcome="INCONCLUSIVE"),
+            honest(outcome="FAIL"),
+        ]
+    )
+    assert [(one["tier"], one["family"], one["sessions"]) for one in found] == [
+        ("committed", "bag", 1),
+        ("committed", "random", 1),
+        ("opened", "bag", 1),
+    ]
+    assert inflated_shares([honest(), inflated(outcome="PASS")]) == []
+
+
 # The whole
 
 
@@ -279,7 +315,7 @@ def test_a_report_is_json_and_survives_it() -> None:
     assert REPORT["format"] == FORMAT
     assert set(REPORT) >= {
         "rows", "honest_kinds", "targets", "false_alarms", "roc", "calibration",
-        "sessions_needed", "exposure", "overcharge", "extra",
+        "sessions_needed", "exposure", "overcharge", "inflated_shares", "extra",
     }  # fmt: skip
     assert REPORT["extra"]["seed"] == 1
     assert {row["blocks"] for row in REPORT["rows"]} <= set(BLOCK_RANGES)
@@ -310,6 +346,18 @@ def test_markdown_says_first_what_passes_and_then_what_was_missed() -> None:
     assert "* all domains at tier committed: 25.0 % of 40 sessions, wanted at most 5.0 %" in text
     assert "the number of calibration sessions was not given" in text
     assert "ab" * 32 in text
+
+
+def test_markdown_tells_how_well_inflated_shares_were_estimated() -> None:
+    sessions = [
+        *[inflated(share=0.5, estimate=0.45, interval=(0.25, 0.75))] * 1_000,
+        *[inflated(share=0.5, estimate=0.85, interval=(0.75, 1.0))] * 1_000,
+    ]
+    section = as_markdown(build_report(sessions, {}), []).partition("## Inflated shares\n")[2]
+    section = section.partition("\n## ")[0]
+    assert "meant to hold 95 %" in section
+    assert "| family | tier | held | mean width | mean error | sessions |" in section
+    assert "| bag | committed | 50.0 % | 0.38 | 0.20 | 2,000 |" in section
 
 
 def test_markdown_never_rounds_up_to_all() -> None:

@@ -12,7 +12,7 @@ from coin_protocol.checks import Case, run_checks
 from coin_protocol.keyset import stamp
 from coin_protocol.profile import Policy
 from coin_protocol.testing.forgeries import audit, change, put, unanswered, without
-from coin_protocol.testing.profiles import default_policy
+from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.world import START, Edit
 from coin_protocol.tiers import earned_tiers, untimed_reason
 from coin_protocol.v1 import receipt_pb2 as pb
@@ -129,7 +129,7 @@ def test_checkpoints_just_as_far_apart_as_decoding_takes_are_timed() -> None:
 
 
 def test_how_far_apart_depends_on_the_policy() -> None:
-    message = default_policy()
+    message = rules_policy()
     message.max_tokens_per_second = 79.0
     policy = Policy.from_bytes(message.SerializeToString())
     case = replace(audit().case(), policy=policy)

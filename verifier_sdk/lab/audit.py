@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.draw import Drawn, draw, draw_whole
-from coin_protocol.exposure import Caps, ExposureLedger, affordable
+from coin_protocol.exposure import Caps, ExposureLedger
 from coin_protocol.tokenizer import Tokenizer, text_of
 from coin_protocol.v1 import profile_pb2
 from verifier_sdk.lab.attack import Attacked, Ids
+from verifier_sdk.rounds import affordable_round
 from verifier_sdk.semantic.judge import (
     OpenedBlock,
     OpenedEvidence,
@@ -174,13 +175,8 @@ class LabSession:
         )
 
     def _affordable(self, number: int) -> tuple[int, int, int]:
-        first = number == 1
-        return affordable(
-            self.ledger,
-            self.caps,
-            blocks=self.plan.blocks_first_round if first else self.plan.blocks_per_round,
-            token_blocks=self.plan.token_blocks_first_round if first else 0,
-            tokens_per_block=self.plan.tokens_per_block,
+        return affordable_round(
+            self.ledger, self.caps, self.plan, number=number, block_size=self.block_size
         )
 
     def block_windows(self, index: int) -> npt.NDArray[np.float64]:

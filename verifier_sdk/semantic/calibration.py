@@ -1,6 +1,7 @@
 """From evidence to p-values whose false-alarm rate was measured on honest sessions.
 
-Each family's evidence gets a p-value among honest sessions with about as many opened blocks;
+Each family's evidence gets a p-value among honest sessions with blocks of about this size, and
+about as many of them opened;
 the smallest, weighted, is the session's statistic, and has its own distribution among honest
 sessions: its p-value is conformal. Compared is the greatest over the rounds of an audit, so the
 rate holds whenever the audit stops, and no domain may have more than twice that of all together.
@@ -26,6 +27,11 @@ _EDGES: Final = (3.5, 6.5, 12.5)
 
 GROUPS: Final = len(_EDGES) + 1
 
+_SIZE_EDGES: Final = (384, 768)
+"""Between classes of block sizes: about 256, 512 and 1,024 tokens."""
+
+SIZES: Final = len(_SIZE_EDGES) + 1
+
 _UPPER: Final = 0.1
 _LEAST_LOG: Final = -30.0
 
@@ -36,6 +42,16 @@ KNOTS: Final = 129
 def group_of(blocks: int) -> int:
     """Return the group that a session with so many opened blocks is compared with."""
     return int(np.searchsorted(_EDGES, blocks))
+
+
+def size_of(block_size: int) -> int:
+    """Return the class of block sizes that a session is compared with."""
+    return int(np.searchsorted(_SIZE_EDGES, block_size))
+
+
+def surprise_of(p_value: float) -> float:
+    """Return minus the logarithm of a p-value, as distributions keep it."""
+    return float(np.float32(-np.log(p_value)))
 
 
 @dataclass(frozen=True)
@@ -107,23 +123,28 @@ class Calibration:
     """What honest sessions look like at one tier.
 
     Attributes:
-        families: By group and family, group first.
+        families: By class of block size, group and family, in this order.
         weights: How much of the false-alarm rate each family may use, float32 (families,),
             all above 0 and 1 together.
-        combined: Of the combined statistic over all rounds of an audit.
+        combined: Of the combined statistic over all rounds of an audit, by class of block size.
+        domains: Of minus the log of the p-values that these give, in the domain where small ones
+            are most frequent; its tail is divided by what a domain may have more.
+        code: Of the same, in sessions about code.
         odds: Log odds of inflation at knots of the combined statistic, float32 (2, k).
     """
 
-    families: tuple[tuple[Null, ...], ...]
+    families: tuple[tuple[tuple[Null, ...], ...], ...]
     weights: Floats
-    combined: Null
+    combined: tuple[Null, ...]
+    domains: Null
+    code: Null
     odds: Floats
 
     def family_p_values(
-        self, evidence: npt.NDArray[np.floating], blocks: int
+        self, evidence: npt.NDArray[np.floating], blocks: int, block_size: int
     ) -> npt.NDArray[np.float64]:
         """Return each family's p-value, smoothed, float64 (families,)."""
-        nulls = self.families[group_of(blocks)]
+        nulls = self.families[size_of(block_size)][group_of(blocks)]
         return np.array(
             [null.smoothed(float(value)) for null, value in zip(nulls, evidence, strict=True)]
         )
@@ -131,6 +152,17 @@ class Calibration:
     def statistic(self, p_values: npt.NDArray[np.float64]) -> float:
         """Return the combined statistic: minus the log of the least weighted p-value."""
         return float(-np.log(np.min(p_values / self.weights)))
+
+    def p_value(self, statistic: float, block_size: int, *, code: bool) -> float:
+        """Return the conformal p-value of a session's statistic, never 0.
+
+        Sessions about code are compared with such sessions too: real reasoning about code
+        looks odder than other reasoning does.
+        """
+        found = self.combined[size_of(block_size)].p_value(statistic)
+        surprise = surprise_of(found)
+        others = [self.domains, self.code] if code else [self.domains]
+        return max([found, *(null.p_value(surprise) for null in others)])
 
     def probability(self, statistic: float) -> float:
         """Return the probability of inflation, had half of all sessions been inflated."""
@@ -162,9 +194,14 @@ class Calibration:
         try:
             weights, odds = tensors[f"{tier}.weights"], tensors[f"{tier}.odds"]
             families = tuple(
-                tuple(null(f"{group}.{family}") for family in FAMILIES) for group in range(GROUPS)
+                tuple(
+                    tuple(null(f"{size}.{group}.{family}") for family in FAMILIES)
+                    for group in range(GROUPS)
+                )
+                for size in range(SIZES)
             )
-            combined = null("combined")
+            combined = tuple(null(f"{size}.combined") for size in range(SIZES))
+            domains, code = null("domains"), null("code")
         except KeyError as error:
             msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
             raise ConfigurationError(msg) from error
@@ -172,12 +209,21 @@ class Calibration:
         if not good or odds.ndim != 2 or len(odds) != 2 or not odds.shape[1]:
             msg = f"the calibration of tier {tier} is malformed: the file is of another version"
             raise ConfigurationError(msg)
-        return cls(families, weights.astype(np.float32), combined, odds.astype(np.float32))
+        return cls(
+            families,
+            weights.astype(np.float32),
+            combined,
+            domains,
+            code,
+            odds.astype(np.float32),
+        )
 
     def _nulls(self) -> list[tuple[str, Null]]:
         found = [
-            (f"{group}.{family}", null)
-            for group, nulls in enumerate(self.families)
+            (f"{size}.{group}.{family}", null)
+            for size, groups in enumerate(self.families)
+            for group, nulls in enumerate(groups)
             for family, null in zip(FAMILIES, nulls, strict=True)
         ]
-        return [*found, ("combined", self.combined)]
+        found += [(f"{size}.combined", null) for size, null in enumerate(self.combined)]
+        return [*found, ("domains", self.domains), ("code", self.code)]

@@ -21,7 +21,7 @@ def judge_for(policy: Policy, models: Models, path: Path | None = None) -> Judge
 
     Raises:
         ModelMismatchError: The policy does not name the file.
-        ConfigurationError: The file is none, or was trained for another profile.
+        ConfigurationError: The file is none, or was trained for another profile or other rounds.
     """
     if path is None and not policy.message.semantic_model_sha256:
         return CosineJudge(policy.message.cosine_rules)
@@ -30,4 +30,4 @@ def judge_for(policy: Policy, models: Models, path: Path | None = None) -> Judge
 
     file = ModelFile.shipped() if path is None else ModelFile.from_file(path)
     file.require_policy(policy)
-    return LearnedJudge.load(file, models.profile, models.tokenizer)
+    return LearnedJudge.load(file, models.profile, models.tokenizer, policy.message.learned_rules)

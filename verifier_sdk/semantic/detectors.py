@@ -15,7 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from verifier_sdk.semantic.aggregate import SESSION_COLUMNS, session_inputs
+from verifier_sdk.semantic.aggregate import (
+    SESSION_COLUMNS,
+    Ratios,
+    extremes_of,
+    session_inputs,
+)
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.measure import (
     BLOCK_COLUMNS,
@@ -33,9 +38,6 @@ _CLIP: Final = 6.0
 
 _INTERVAL_DROP: Final = 1.92
 """Half the 95 % quantile of chi-squared with one degree of freedom."""
-
-KINDS: Final = ("block", "tokens", "whole")
-"""Blocks opened with their embedding, tokens opened alone, blocks opened whole."""
 
 _COLUMNS: Final = {
     "block": len(BLOCK_COLUMNS),
@@ -56,33 +58,39 @@ class Detectors:
     networks: Mapping[str, Mlp]
     sessions: Mapping[str, Mlp]
 
-    def ratios(self, measured: Measured) -> Floats:
-        """Return log likelihood ratios, float32 (blocks, families).
+    def ratios(self, measured: Measured) -> Ratios:
+        """Return the log likelihood ratios of a session's blocks.
 
         A block that was opened whole is judged whole, and not a second time by its tokens.
         """
         whole = set(measured.whole_indices.tolist())
-        parts = [self.networks["whole"](measured.whole)] if len(measured.whole) else []
-        for kind, rows, indices in (
-            ("block", measured.block, measured.block_indices),
-            ("tokens", measured.tokens, measured.token_indices),
+        values: list[Floats] = []
+        kinds: list[int] = []
+        for number, (kind, rows, indices) in enumerate(
+            (
+                ("block", measured.block, measured.block_indices),
+                ("tokens", measured.tokens, measured.token_indices),
+                ("whole", measured.whole, measured.whole_indices),
+            )
         ):
-            keep = np.array([index not in whole for index in indices.tolist()], np.bool_)
-            if keep.any():
-                parts.append(self.networks[kind](rows[keep]))
-        found = np.concatenate(parts) if parts else np.empty((0, len(FAMILIES)), np.float32)
-        return np.clip(found, -_CLIP, _CLIP)
+            keep = [kind == "whole" or index not in whole for index in indices.tolist()]
+            if any(keep):
+                values.append(self.networks[kind](rows[keep]))
+                kinds += [number] * sum(keep)
+        found = np.concatenate(values) if values else np.empty((0, len(FAMILIES)), np.float32)
+        return Ratios(
+            values=np.clip(found, -_CLIP, _CLIP),
+            kinds=np.array(kinds, np.int64),
+            extremes=extremes_of(measured),
+            block_size=measured.block_size,
+            code=measured.code,
+        )
 
-    def session_evidence(self, ratios: Floats, *, whole: int) -> Floats:
-        """Return each family's logit for a session, float32 (families,).
-
-        Args:
-            ratios: Of its blocks, float32 (blocks, families).
-            whole: Blocks among them that were opened whole.
-        """
+    def session_evidence(self, ratios: Ratios) -> Floats:
+        """Return each family's logit for a session, float32 (families,)."""
         if not len(ratios):
             return np.zeros(len(FAMILIES), np.float32)
-        return self.logits(session_inputs(ratios, evidence_for(ratios), whole=whole))
+        return self.logits(session_inputs(ratios, evidence_for(ratios.values)))
 
     def logits(self, rows: Floats) -> Floats:
         """Return each family's logit, float32 (families,), from the rows of `session_inputs`."""

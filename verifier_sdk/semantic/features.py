@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic.copies import copy_inputs, pages_of
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import Heads
 from verifier_sdk.semantic.judge import OpenedEvidence, VisibleText
@@ -26,6 +27,7 @@ _OTHERS: Final = (
     "window_max", "window_mean", "window_min", "window_top", "nearest", "nearest_distance",
     "head_mean", "head_max", "head_min",
 )  # fmt: skip
+_COPIES: Final = ("max", "second", "sum")
 _TOKENS: Final = ("mean", "cosine", "head", "window_max")
 
 BLOCK_FEATURES: Final = (
@@ -33,11 +35,15 @@ BLOCK_FEATURES: Final = (
     *(f"answer_{name}" for name in _VISIBLE),
     *(f"prompt_{name}" for name in _VISIBLE),
     *(f"others_{name}" for name in _OTHERS),
+    *(f"copies_{name}" for name in _COPIES),
     *(f"tokens_{name}" for name in _TOKENS),
     *(f"window_{family}_{how}" for how in ("mean", "max") for family in FAMILIES),
     "place", "blocks", "opened", "has_answer", "has_prompt", "length",
 )  # fmt: skip
-"""Names of the columns of `block_features`. `others_*` compare with the other opened blocks."""
+"""Names of the columns of `block_features`. `others_*` compare with the other opened blocks,
+`copies_*` say whether one of them is a copy."""
+
+_MOST_COPIED: Final = 10.0
 
 ABSENT: Final = 0.0
 """What stands for a measure that has nothing to compare with."""
@@ -72,6 +78,7 @@ def block_features(evidence: OpenedEvidence, heads: Heads) -> Floats:
             columns[name] = np.maximum(columns[name], values)
     _visible(columns, "prompt", visible.prompt, flat, owner, means, heads)
     _others(columns, flat, owner, means, indices, heads)
+    _copies(columns, parts, heads)
     tokens = np.zeros((len(_TOKENS), len(parts)), np.float32)
     for at, index in enumerate(indices.tolist()):
         block = opened.get(index)
@@ -175,6 +182,23 @@ def _others(
         "head_mean": head.mean(1), "head_max": head.max(1), "head_min": head.min(1),
     }  # fmt: skip
     columns.update({f"others_{name}": values.astype(np.float32) for name, values in found.items()})
+
+
+def _copies(columns: dict[str, Floats], blocks: list[Floats], heads: Heads) -> None:
+    """Say how much a block looks like a copy of other pages: of most, of the next, of all."""
+    pages, owner = pages_of(blocks)
+    found = np.zeros((3, len(pages)), np.float32)
+    if len(pages) > 1:
+        first, second = (side.astype(np.int64) for side in np.triu_indices(len(pages), 1))
+        logits = np.full((len(pages), len(pages)), -_MOST_COPIED, np.float32)
+        logits[first, second] = np.clip(
+            heads.copies(copy_inputs(pages, second, first))[:, 0], -_MOST_COPIED, _MOST_COPIED
+        )
+        logits = np.maximum(logits, logits.T)
+        ordered = np.sort(logits, axis=1)
+        found[:] = ordered[:, -1], ordered[:, -2], np.logaddexp(0.0, logits).sum(axis=1)
+    for name, values in zip(_COPIES, found, strict=True):
+        columns[f"copies_{name}"] = _by_owner(values, owner, "max")
 
 
 def _by_owner(values: Floats, owner: Places, how: str) -> Floats:

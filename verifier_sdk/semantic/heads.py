@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from verifier_sdk.semantic.copies import COPY_INPUTS
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.mlp import Floats, Mlp
 
@@ -17,6 +18,9 @@ two blocks of one session."""
 
 WINDOW_HEAD: Final = "window"
 """Does one window alone look like each family of filler."""
+
+COPIES_HEAD: Final = "copies"
+"""Is one of two blocks a copy of part of the other, as it is or lightly edited."""
 
 
 def pair_inputs(left: Floats, right: Floats) -> Floats:
@@ -32,10 +36,12 @@ class Heads:
     Attributes:
         pairs: By name, one logit each.
         window: One logit a family.
+        copies: Of `copy_inputs`, one logit.
     """
 
     pairs: Mapping[str, Mlp]
     window: Mlp
+    copies: Mlp
 
     def pair(self, name: str, left: Floats, right: Floats) -> Floats:
         """Return logits, float32 (n,), that pairs of unit rows (n, d) belong together."""
@@ -50,6 +56,7 @@ class Heads:
     def tensors(self) -> dict[str, Floats]:
         """Return all tensors, for a file."""
         found = self.window.tensors(WINDOW_HEAD)
+        found.update(self.copies.tensors(COPIES_HEAD))
         for name, head in self.pairs.items():
             found.update(head.tensors(name))
         return found
@@ -65,4 +72,5 @@ class Heads:
         return cls(
             {name: Mlp.read(tensors, name, inputs=width, outputs=1) for name in PAIR_HEADS},
             Mlp.read(tensors, WINDOW_HEAD, inputs=dimension, outputs=len(FAMILIES)),
+            Mlp.read(tensors, COPIES_HEAD, inputs=COPY_INPUTS, outputs=1),
         )

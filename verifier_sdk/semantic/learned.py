@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from coin_protocol.errors import ConfigurationError, InvalidInputError
 from coin_protocol.profile import Profile
 from coin_protocol.tokenizer import Tokenizer
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.v1 import profile_pb2, receipt_pb2
+from verifier_sdk.semantic.aggregate import Ratios
 from verifier_sdk.semantic.calibration import TIERS, Calibration
 from verifier_sdk.semantic.detectors import Detectors, ShareEstimate, estimate_share
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import Heads
 from verifier_sdk.semantic.judge import Judgement, OpenedEvidence
 from verifier_sdk.semantic.measure import measure
-from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.semantic.model_file import ModelFile
 from verifier_sdk.semantic.reader import Readers
 
-FALSE_ALARMS: Final = 0.04
-"""Share of honest sessions that may be accused, overall; twice that in any one domain."""
+ANSWER_LIMIT: Final = "answer_limit"
+"""Tensor of the file."""
 
-GUARD: Final = 0.08
-"""Above this p-value a session passes; between the two nothing is decided."""
+_LEAST_ANSWER: Final = 96
+_MOST_ANSWER: Final = 256
+"""Tokens of an answer that tell whether the reader of blocks knows its style."""
 
-EARLY_PASS: Final = (0.5, 0.35)
-"""What the p-value must be above to pass while more rounds could be played."""
+_REAL_TEXT: Final = ("retrieved", "shuffled", "ngram", "replayed")
+"""Families of filler that are made of real text, which real text of another style looks like."""
 
-LEAST_BLOCKS: Final = 3
-"""Fewer opened blocks than this, tokens alone counted too, pass nothing."""
+
+def answer_reading(readers: Readers, ids: npt.NDArray[np.uint32]) -> float | None:
+    """Return how much an answer looks like filler to the reader of blocks, its mean logit.
+
+    None for an answer that is too short to tell.
+    """
+    if len(ids) < _LEAST_ANSWER:
+        return None
+    return float(readers.blocks.read([ids[:_MOST_ANSWER]]).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,8 @@ class Assessment:
 
     Attributes:
         tier: `committed`, or `opened` where whole blocks were.
-        p_value: Share of honest sessions with as much evidence, or half that of the domain
-            with most of them.
+        p_value: Share of honest sessions with as much evidence, half that of the domain with
+            most of them, or in code that of sessions about code: the greatest.
         probability: Of inflation, had half of all sessions been inflated.
         family: That explains the blocks best.
         estimate: Of the inflated share, by that family's detector.
@@ -71,6 +80,9 @@ class LearnedJudge:
         detectors: One a family.
         calibrations: By tier.
         tokenizer: The profile's.
+        rules: When to decide, of the policy.
+        answer_limit: Of `answer_reading`: above it an answer is of a style that the reader of
+            blocks does not know.
     """
 
     heads: Heads
@@ -78,16 +90,27 @@ class LearnedJudge:
     detectors: Detectors
     calibrations: dict[str, Calibration]
     tokenizer: Tokenizer
+    rules: profile_pb2.LearnedRules
+    answer_limit: float
 
     @classmethod
-    def load(cls, file: ModelFile, profile: Profile, tokenizer: Tokenizer) -> LearnedJudge:
+    def load(
+        cls,
+        file: ModelFile,
+        profile: Profile,
+        tokenizer: Tokenizer,
+        rules: profile_pb2.LearnedRules,
+    ) -> LearnedJudge:
         """Take a judge out of a model file.
 
         Raises:
             ConfigurationError: The file was trained for other windows, vectors or tokens than
-                the profile's, or is altered or of another version.
+                the profile's, or is altered or of another version; or there are no rules.
         """
         file.require_profile(profile)
+        if not rules.least_blocks:
+            msg = "the policy has no learned_rules: a learned judge decides by them"
+            raise ConfigurationError(msg)
         tensors = file.tensors
         try:
             readers = Readers.from_tensors(tensors)
@@ -100,10 +123,12 @@ class LearnedJudge:
             detectors=Detectors.read(tensors),
             calibrations={tier: Calibration.read(tensors, tier) for tier in TIERS},
             tokenizer=tokenizer,
+            rules=rules,
+            answer_limit=_answer_limit(tensors),
         )
 
-    def ratios(self, evidence: OpenedEvidence) -> Floats:
-        """Return the log likelihood ratios of the opened blocks, float32 (blocks, families).
+    def ratios(self, evidence: OpenedEvidence) -> Ratios:
+        """Return the log likelihood ratios of the opened blocks.
 
         Raises:
             InvalidInputError: The vectors are not of the dimension that the judge reads.
@@ -117,22 +142,50 @@ class LearnedJudge:
         Raises:
             InvalidInputError: The vectors are not of the dimension that the judge reads.
         """
-        return self.assess_ratios(self.ratios(evidence), whole=len(evidence.whole_blocks))
+        if evidence.whole_blocks and self._unfamiliar(evidence):
+            evidence = replace(evidence, whole_blocks=())
+        return self.assess_ratios(self.ratios(evidence))
 
-    def assess_ratios(self, ratios: Floats, *, whole: int) -> Assessment:
-        """Assess blocks whose log likelihood ratios are known, so many of them opened whole."""
-        tier = TIERS[1] if whole else TIERS[0]
+    def decide(
+        self, found: Assessment, evidence: OpenedEvidence
+    ) -> tuple[receipt_pb2.Outcome.ValueType, str]:
+        """Return the outcome of an assessment, and why.
+
+        Where the style of the answer is unknown, nobody is accused of other real text.
+        """
+        outcome, reason = decide(found, evidence, self.rules)
+        accused = outcome == receipt_pb2.OUTCOME_FAIL and found.family in _REAL_TEXT
+        if accused and self._unfamiliar(evidence):
+            return (
+                receipt_pb2.OUTCOME_INCONCLUSIVE,
+                f"the answer is of a style that the judge does not know; else {reason}",
+            )
+        return outcome, reason
+
+    def _unfamiliar(self, evidence: OpenedEvidence) -> bool:
+        """Return whether the answer, which nobody hid, reads like filler to the reader of blocks.
+
+        It does not know the style then, and real reasoning in that style looks like other real
+        text: hidden blocks are not read whole.
+        """
+        answer = evidence.visible.answer
+        reading = None if answer is None else answer_reading(self.readers, answer.ids)
+        return reading is not None and reading > self.answer_limit
+
+    def assess_ratios(self, ratios: Ratios) -> Assessment:
+        """Assess blocks whose log likelihood ratios are known."""
+        tier = TIERS[1] if len(ratios.of("whole")) else TIERS[0]
         calibration = self.calibrations[tier]
-        evidence = self.detectors.session_evidence(ratios, whole=whole)
-        p_values = calibration.family_p_values(evidence, len(ratios))
+        evidence = self.detectors.session_evidence(ratios)
+        p_values = calibration.family_p_values(evidence, len(ratios), ratios.block_size)
         statistic = calibration.statistic(p_values)
         best = int(np.argmin(p_values / calibration.weights))
         return Assessment(
             tier=tier,
-            p_value=calibration.combined.p_value(statistic),
+            p_value=calibration.p_value(statistic, ratios.block_size, code=ratios.code),
             probability=calibration.probability(statistic),
             family=FAMILIES[best],
-            estimate=estimate_share(ratios, best),
+            estimate=estimate_share(ratios.values, best),
             p_values=p_values.tolist(),
             blocks=len(ratios),
             statistic=statistic,
@@ -143,7 +196,7 @@ class LearnedJudge:
         if not evidence.blocks and not evidence.token_blocks and not evidence.whole_blocks:
             return Judgement(receipt_pb2.OUTCOME_INCONCLUSIVE, "nothing was opened")
         found = self.assess(evidence)
-        outcome, reason = decide(found, evidence)
+        outcome, reason = self.decide(found, evidence)
         scores = [
             receipt_pb2.Score(name=f"p_value_{family}", value=value)
             for family, value in zip(FAMILIES, found.p_values, strict=True)
@@ -168,26 +221,34 @@ class LearnedJudge:
             raise InvalidInputError(msg)
 
 
+def _answer_limit(tensors: Mapping[str, npt.NDArray[Any]]) -> float:
+    found = tensors.get(ANSWER_LIMIT)
+    if found is None or found.shape != (1,):
+        msg = f"the model file has no tensor {ANSWER_LIMIT!r}: it is of another version"
+        raise ConfigurationError(msg)
+    return float(found[0])
+
+
 def decide(
-    found: Assessment, evidence: OpenedEvidence
+    found: Assessment, evidence: OpenedEvidence, rules: profile_pb2.LearnedRules
 ) -> tuple[receipt_pb2.Outcome.ValueType, str]:
     """Return the outcome of an assessment, and why."""
     seen = f"{found.blocks} opened block{'' if found.blocks == 1 else 's'}"
-    if found.p_value <= FALSE_ALARMS:
+    if found.p_value <= rules.false_alarms:
         low, high = found.estimate.interval
         reason = (
             f"the blocks look like {_WORDS[found.family]}: {found.p_value:.2g} of honest sessions "
             f"look so at most, on {seen}; inflated share {low:.0%} to {high:.0%}"
         )
         return receipt_pb2.OUTCOME_FAIL, reason
-    if found.blocks < LEAST_BLOCKS:
+    if found.blocks < rules.least_blocks:
         return (
             receipt_pb2.OUTCOME_INCONCLUSIVE,
-            f"it takes {LEAST_BLOCKS} to judge by; found {seen}",
+            f"it takes {rules.least_blocks} to judge by; found {seen}",
         )
-    wanted = GUARD
-    if not evidence.last and evidence.rounds <= len(EARLY_PASS):
-        wanted = EARLY_PASS[evidence.rounds - 1]
+    wanted = rules.guard
+    if not evidence.last and evidence.rounds <= len(rules.early_pass):
+        wanted = rules.early_pass[evidence.rounds - 1]
     if found.p_value > wanted:
         return receipt_pb2.OUTCOME_PASS, f"{seen} look like honest reasoning does"
     reason = (

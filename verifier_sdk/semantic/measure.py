@@ -44,6 +44,12 @@ WHOLE_COLUMNS: Final = (
 """Names of the columns that each kind of detector reads."""
 
 
+_FENCE: Final = b"```"
+
+_MOST_VISIBLE: Final = 16_384
+"""Tokens of a visible text that are searched for code."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Rows for the detectors, and the blocks that they are of.
@@ -55,6 +61,8 @@ class Measured:
         block_indices: int64 (b,).
         token_indices: int64 (t,).
         whole_indices: int64 (w,).
+        block_size: Tokens in a full block.
+        code: Whether prompt or answer has a fenced block of code.
     """
 
     block: Floats
@@ -63,6 +71,8 @@ class Measured:
     block_indices: npt.NDArray[np.int64]
     token_indices: npt.NDArray[np.int64]
     whole_indices: npt.NDArray[np.int64]
+    block_size: int
+    code: bool
 
 
 def measure(
@@ -99,6 +109,8 @@ def measure(
         block_indices=np.array([tokens.index for tokens in opened], np.int64),
         token_indices=places,
         whole_indices=np.array([block.index for block in evidence.whole_blocks], np.int64),
+        block_size=evidence.block_size,
+        code=_holds_code(evidence, tokenizer),
     )
 
 
@@ -254,6 +266,16 @@ def _whole_rows(
     own = features[[row_of[block.index] for block in blocks]]
     rows: Floats = np.concatenate([own, read, texts], axis=1).astype(np.float32)
     return rows
+
+
+def _holds_code(evidence: OpenedEvidence, tokenizer: Tokenizer) -> bool:
+    """Return whether the client asked or was answered in code, by what it saw."""
+    for text in (evidence.visible.prompt, evidence.visible.answer):
+        if text is not None:
+            ids = text.ids[:_MOST_VISIBLE].tolist()
+            if _FENCE in b"".join(map(tokenizer.token_bytes, ids)):
+                return True
+    return False
 
 
 def _standing(ids: npt.NDArray[np.uint32], text: VisibleText | None) -> npt.NDArray[np.bool_]:

@@ -152,10 +152,11 @@ class ModelFile:
                 raise ConfigurationError(msg)
 
     def require_policy(self, policy: Policy) -> None:
-        """Check that a policy names this file.
+        """Check that a policy names this file, and asks in the rounds it was calibrated for.
 
         Raises:
             ModelMismatchError: It names others; the message has the digests.
+            ConfigurationError: Its rounds are others: p-values would mean nothing.
         """
         wanted = list(policy.message.semantic_model_sha256)
         if self.digest not in wanted:
@@ -165,6 +166,30 @@ class ModelFile:
                 "the file that it names, or a policy of your own"
             )
             raise ModelMismatchError(msg)
+        self.require_rounds(policy.message.rounds)
+
+    def require_rounds(self, plan: profile_pb2.RoundPlan) -> None:
+        """Check that the judge was calibrated for a plan of rounds.
+
+        Raises:
+            ConfigurationError: It was not; the message has both plans.
+        """
+        found, asked = self.header.get("rounds"), rounds_of(plan)
+        if found != asked:
+            msg = (
+                f"the judge was calibrated for rounds {found}, the policy has {asked}: use its "
+                "rounds, or train a judge for yours (`coin train --policy`)"
+            )
+            raise ConfigurationError(msg)
+
+
+def rounds_of(plan: profile_pb2.RoundPlan) -> str:
+    """Return what a judge's p-values depend on in a policy's plan of rounds."""
+    names = (
+        "max_rounds", "blocks_first_round", "blocks_per_round", "tokens_per_block",
+        "token_blocks_first_round",
+    )  # fmt: skip
+    return " ".join(f"{name}={getattr(plan, name)}" for name in names)
 
 
 def space_of(profile: profile_pb2.Profile) -> dict[str, str]:

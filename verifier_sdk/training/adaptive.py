@@ -68,8 +68,8 @@ class Oracle:
             )
             worst.append(
                 max(
-                    float(self.judge.ratios(evidence)[len(own)].max()),
-                    float(self.judge.ratios(both)[0].max()),
+                    float(self.judge.ratios(evidence).values[len(own)].max()),
+                    float(self.judge.ratios(both).of("whole").max()),
                 )
             )
         return np.array(worst)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coin_protocol.tokenizer import text_of
 from verifier_sdk.lab.attacks.edits import edited
+from verifier_sdk.lab.attacks.text import fitting
 from verifier_sdk.training.corpus import Corpus, Ids, Places
 from verifier_sdk.training.filler import finer, ngram_chain
 
@@ -20,6 +21,9 @@ BLOCK: Final = 256
 JOINT: Final = 1
 INJECTED: Final = 2
 """What a place is: the first token after a joint, a token that was never generated."""
+
+_OTHERS: Final = 0.3
+"""Share of the real blocks that are of another style."""
 
 _EXTRA: Final = 160
 """Tokens made in excess, so that a block may begin anywhere in them."""
@@ -63,12 +67,16 @@ class BlockMaker:
     Attributes:
         corpus: Real tokens.
         careful: Share of joints with the space that fits.
+        others: Real text of another style, which is as real.
     """
 
-    def __init__(self, corpus: Corpus, *, careful: float = 0.5) -> None:
+    def __init__(
+        self, corpus: Corpus, *, careful: float = 0.8, others: Corpus | None = None
+    ) -> None:
         """Take the tokens."""
         self.corpus = corpus
         self.careful = careful
+        self.others = others
         domains = sorted({trace.domain for trace in corpus.traces})
         self._domain = np.array([domains.index(trace.domain) for trace in corpus.traces])
         self._in_domain = [np.flatnonzero(self._domain == at) for at in range(len(domains))]
@@ -76,11 +84,14 @@ class BlockMaker:
         self._question = np.array([questions[trace.qid] for trace in corpus.traces])
 
     def real(self, count: int, rng: np.random.Generator) -> Blocks:
-        """Draw real blocks."""
-        return self._packed(
-            [self._honest(trace, rng) for trace in self.corpus.draw_traces(count, rng).tolist()],
-            rng,
-        )
+        """Draw real blocks, some of another style."""
+        made = [self._honest(trace, rng) for trace in self.corpus.draw_traces(count, rng).tolist()]
+        if self.others is not None:
+            some = np.flatnonzero(rng.random(count) < _OTHERS).tolist()
+            drawn = self.others.draw_traces(len(some), rng).tolist()
+            for at, other in zip(some, drawn, strict=True):
+                made[at] = _part(self.others, other, rng, BLOCK)
+        return self._packed(made, rng)
 
     def filler(self, family: str, count: int, rng: np.random.Generator) -> Blocks:
         """Make blocks of a family: three in five of filler alone, others only in part."""
@@ -120,11 +131,7 @@ class BlockMaker:
         return Blocks(ids, marks, lengths)
 
     def _honest(self, trace: int, rng: np.random.Generator, length: int = BLOCK) -> Piece:
-        corpus = self.corpus
-        begin, end = corpus.starts[trace], corpus.starts[trace + 1]
-        at = int(begin + rng.integers(0, max(1, end - begin - length + 1)))
-        ids = corpus.ids[at : min(at + length, end)]
-        return Piece(ids, np.zeros(len(ids), np.uint8))
+        return _part(self.corpus, trace, rng, length)
 
     def _beside(self, trace: int, stream: Piece, rng: np.random.Generator) -> Piece:
         """Put filler before or after real text."""
@@ -214,7 +221,7 @@ class BlockMaker:
                     ids = corpus.ids[begins[at] : min(ends[at], begins[at] + _LONGEST)]
                     if parts and careful:
                         ids = ids.copy()
-                        ids[:1] = corpus.fitting(parts[-1][-1:], ids[:1])
+                        ids[:1] = fitting(corpus.tokenizer, parts[-1][-1:], ids[:1])
                     parts.append(ids)
                     size += len(ids)
                 if size >= BLOCK + _EXTRA:
@@ -222,6 +229,14 @@ class BlockMaker:
         marks = np.full(size, INJECTED, np.uint8)
         marks[joints] |= JOINT
         return Piece(np.concatenate(parts), marks)
+
+
+def _part(corpus: Corpus, trace: int, rng: np.random.Generator, length: int) -> Piece:
+    """Return so many tokens of a trace, from anywhere in it."""
+    begin, end = corpus.starts[trace], corpus.starts[trace + 1]
+    at = int(begin + rng.integers(0, max(1, end - begin - length + 1)))
+    ids = corpus.ids[at : min(at + length, end)]
+    return Piece(ids, np.zeros(len(ids), np.uint8))
 
 
 def _all(ids: Ids) -> Piece:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.errors import InvalidInputError
-from verifier_sdk.semantic.calibration import GROUPS, Calibration, Null, group_of
+from verifier_sdk.semantic.calibration import (
+    GROUPS,
+    SIZES,
+    Calibration,
+    Null,
+    group_of,
+    size_of,
+    surprise_of,
+)
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.mlp import Floats
 
 SHARES_OF_ALARMS = {
-    "random": 0.5, "bag": 0.5, "scattered": 0.5, "retrieved": 2.5, "repeated": 1.0,
-    "echoed": 1.5, "shuffled": 1.5, "ngram": 1.5, "replayed": 1.0, "split": 0.5,
+    "random": 1.0, "bag": 0.5, "scattered": 0.3, "retrieved": 2.0, "repeated": 2.0,
+    "echoed": 1.6, "shuffled": 1.5, "ngram": 0.8, "replayed": 0.6, "split": 0.4,
 }  # fmt: skip
 """How the false-alarm rate is divided among families, before scaling to 1: most where most is
 to be won."""
@@ -28,9 +37,21 @@ DOMAIN_ALLOWANCE = 2.0
 """How many times the overall rate of false alarms the worst domain may have."""
 
 _SMALLEST_DOMAIN = 60
-"""Sessions that a domain needs for a distribution of its own."""
+_LEAST_QUESTIONS = 10
+"""Sessions, and questions, that a domain needs for a distribution of its own."""
+
+_FEW = 40
+"""Sessions, or rounds of them, without which a class or group has no distribution of its own."""
+
+_FEW_QUESTIONS = 30
+"""Domains with fewer questions count as one for what many sessions add up to."""
 
 _BINS = 24
+
+T = TypeVar("T")
+
+_NOBODY = Null(np.zeros(1, np.float32), np.full(1, np.finfo(np.float32).tiny))
+"""A distribution that makes no p-value larger."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,8 @@ class Audited:
     Attributes:
         domain: Of its trace.
         qid: Of its trace.
+        block_size: Tokens in a full block.
+        code: Whether its prompt or answer has code.
         inflated: Whether filler was put in.
         rounds: After each round, the evidence for each family (families,), and the blocks
             that it is of.
@@ -48,6 +71,8 @@ class Audited:
 
     domain: str
     qid: str
+    block_size: int
+    code: bool
     inflated: bool
     rounds: Sequence[tuple[Floats, int]]
     scores: Floats
@@ -71,15 +96,24 @@ def calibrate(audited: Sequence[Audited]) -> Calibration:
     draft = Calibration(
         (),
         weights / weights.sum(),
-        Null(np.zeros(1, np.float32), np.ones(1, np.float32)),
+        (),
+        _NOBODY,
+        _NOBODY,
         np.zeros((2, 1), np.float32),
     )
     statistics = _held_out(draft, honest)
     draft = replace(draft, families=_families(honest))
     filler = np.array([statistic_of(draft, one) for one in inflated])
+    found = list(zip(statistics, honest, strict=True))
+    draft = replace(draft, combined=tuple(_null(_of_size(found, size)) for size in range(SIZES)))
+    # Against all sizes together: in a domain few sessions have blocks of each.
+    surprises = [
+        (surprise_of(draft.p_value(value, one.block_size, code=False)), one) for value, one in found
+    ]
     return replace(
         draft,
-        combined=worst_null(list(zip(statistics, honest, strict=True))),
+        domains=_worst_domain(surprises),
+        code=_null_of_code(surprises),
         odds=_odds(np.array(statistics), filler),
     )
 
@@ -87,31 +121,44 @@ def calibrate(audited: Sequence[Audited]) -> Calibration:
 def statistic_of(calibration: Calibration, one: Audited) -> float:
     """Return the greatest combined statistic over a session's rounds."""
     return max(
-        calibration.statistic(calibration.family_p_values(evidence, blocks))
+        calibration.statistic(calibration.family_p_values(evidence, blocks, one.block_size))
         for evidence, blocks in one.rounds
     )
 
 
 def worst_null(found: Sequence[tuple[float, Audited]]) -> Null:
-    """Return the distribution of a statistic that keeps the rate overall, and in each domain.
+    """Return the distribution of a statistic that keeps the rate overall, and in each domain."""
+    return Null.worst([_null(found), _worst_domain(found)])
 
-    A domain may have `DOMAIN_ALLOWANCE` times the rate of all sessions together, no more.
-    """
+
+def _worst_domain(found: Sequence[tuple[float, Audited]]) -> Null:
+    """Return the heaviest tail of any domain, divided by `DOMAIN_ALLOWANCE`."""
     domains: dict[str, list[tuple[float, Audited]]] = {}
     for pair in found:
         domains.setdefault(pair[1].domain, []).append(pair)
-    own = [_null(pairs) for pairs in domains.values() if len(pairs) >= _SMALLEST_DOMAIN]
-    return Null.worst([_null(found), *(null.scaled(1.0 / DOMAIN_ALLOWANCE) for null in own)])
+    own = [
+        _null(pairs).scaled(1.0 / DOMAIN_ALLOWANCE)
+        for pairs in domains.values()
+        if len(pairs) >= _SMALLEST_DOMAIN and len({one.qid for _, one in pairs}) >= _LEAST_QUESTIONS
+    ]
+    return Null.worst(own) if own else _NOBODY
+
+
+def _null_of_code(found: Sequence[tuple[float, Audited]]) -> Null:
+    """Return the distribution in sessions about code; nobody's where there are few."""
+    own = [pair for pair in found if pair[1].code]
+    return _null(own) if len(own) >= _FEW else _NOBODY
 
 
 def smallest_domain(audited: Sequence[Audited]) -> int:
-    """Return the questions of the smallest domain that has a distribution of its own."""
-    sessions: dict[str, list[str]] = {}
+    """Return the questions of the smallest domain, those with few taken for one together."""
+    domains: dict[str, set[str]] = {}
     for one in audited:
         if not one.inflated:
-            sessions.setdefault(one.domain, []).append(one.qid)
-    counts = [len(set(qids)) for qids in sessions.values() if len(qids) >= _SMALLEST_DOMAIN]
-    return min(counts, default=len({one.qid for one in audited}))
+            domains.setdefault(one.domain, set()).add(one.qid)
+    few = {name for name, qids in domains.items() if len(qids) < _FEW_QUESTIONS}
+    pooled = sum(len(domains[name]) for name in few)
+    return min([*(len(domains[name]) for name in domains.keys() - few), *([pooled] if few else [])])
 
 
 def _held_out(draft: Calibration, honest: Sequence[Audited]) -> list[float]:
@@ -131,19 +178,31 @@ def _held_out(draft: Calibration, honest: Sequence[Audited]) -> list[float]:
     return found
 
 
-def _families(honest: Sequence[Audited]) -> tuple[tuple[Null, ...], ...]:
-    """Return the distribution of each family's evidence, by group of numbers of blocks."""
-    everyone = [(*stage, one) for one in honest for stage in one.rounds]
-    return tuple(
-        tuple(
-            _null([(float(evidence[at]), one) for evidence, _, one in found])
-            for at in range(len(FAMILIES))
-        )
-        for found in (
-            [stage for stage in everyone if group_of(stage[1]) == group] or everyone
-            for group in range(GROUPS)
-        )
-    )
+def _of_size(found: Sequence[tuple[T, Audited]], size: int) -> list[tuple[T, Audited]]:
+    """Return what is of sessions with blocks of this class of sizes; all, if there are few."""
+    own = [pair for pair in found if size_of(pair[1].block_size) == size]
+    return own if len(own) >= _FEW else list(found)
+
+
+def _families(honest: Sequence[Audited]) -> tuple[tuple[tuple[Null, ...], ...], ...]:
+    """Return the distribution of each family's evidence, by block size and number of blocks."""
+    everyone = [(stage, one) for one in honest for stage in one.rounds]
+    made: dict[tuple[int, int], tuple[Null, ...]] = {}
+
+    def nulls(size: int, group: int) -> tuple[Null, ...]:
+        stages = _of_size(everyone, size)
+        alike = [pair for pair in stages if group_of(pair[0][1]) == group]
+        if len(alike) < _FEW:
+            # The same for all groups, and all classes, that fall back on it.
+            alike, size, group = stages, size if len(stages) < len(everyone) else -1, -1
+        if (size, group) not in made:
+            made[size, group] = tuple(
+                _null([(float(evidence[at]), one) for (evidence, _), one in alike])
+                for at in range(len(FAMILIES))
+            )
+        return made[size, group]
+
+    return tuple(tuple(nulls(size, group) for group in range(GROUPS)) for size in range(SIZES))
 
 
 def _null(found: Sequence[tuple[float, Audited]]) -> Null:

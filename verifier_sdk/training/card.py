@@ -10,7 +10,7 @@ from pathlib import Path
 from coin_protocol.errors import InvalidInputError
 from coin_protocol.files import replace_file
 from verifier_sdk.lab import SPLITS, Trace, split
-from verifier_sdk.semantic.model_file import SHIPPED, ModelFile, space_of
+from verifier_sdk.semantic.model_file import SHIPPED, ModelFile, rounds_of, space_of
 from verifier_sdk.training.pipeline import Trained
 from verifier_sdk.training.workshop import Workshop
 
@@ -36,6 +36,7 @@ def write_judge(
         raise InvalidInputError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     header = space_of(workshop.models.profile.message)
+    header["rounds"] = rounds_of(workshop.rounds)
     header["calibration_questions"] = str(trained.questions)
     file = ModelFile.write(folder / SHIPPED, trained.tensors(), header)
     card = _card(file, workshop, traces, data, seed)

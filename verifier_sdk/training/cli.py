@@ -63,22 +63,32 @@ def train(
 ) -> None:
     """Train and calibrate a judge on traces, of questions of every kind that it will see.
 
-    With a fresh cache, the same traces, seed and threads give the same file on one machine.
+    With a fresh cache, the same traces and seed give the same file on one machine.
     """
     with _progress() as progress:
+        from verifier_sdk.lab import split as split_traces
+        from verifier_sdk.training.background import readers_in_background
         from verifier_sdk.training.card import write_judge
         from verifier_sdk.training.pipeline import Size, train
 
         make_folder(out)
         workshop, traces = _workshop(data, cache, profile, policy, progress)
         size = Size.small() if small else Size()
+        kept = cache or _cache_folder()
         trained = train(
             workshop,
             traces,
             size=size,
             seed=seed,
             progress=progress,
-            kept=cache or _cache_folder(),
+            kept=kept,
+            beside=readers_in_background(
+                workshop.models.profile,
+                split_traces(traces)["train"],
+                size=size,
+                kept=kept,
+                progress=progress,
+            ),
         )
         file = write_judge(out, trained, workshop, traces, data=data, seed=seed)
     document = {"judge": str(out), "sha256": file.digest.hex(), "bytes": len(file.raw)}
@@ -138,7 +148,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
         make_folder(report)
         file = ModelFile.shipped() if model is None else ModelFile.from_file(model)
         workshop, traces = _workshop(data, cache, profile, policy, progress)
-        judge = LearnedJudge.load(file, workshop.models.profile, workshop.models.tokenizer)
+        rules = load_policy(policy).message
+        file.require_rounds(rules.rounds)
+        judge = LearnedJudge.load(
+            file, workshop.models.profile, workshop.models.tokenizer, rules.learned_rules
+        )
         # Attackers who have the verifier's own judge use it.
         workshop.library = replace(workshop.library, suspicion=Oracle(workshop, judge))
         if split is Split.TEST:
@@ -151,7 +165,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
         others = Comparison(
             {
                 "deepsets": DeepSetsJudge.read(file.tensors, judge.heads),
-                "rules": CosineJudge(load_policy(policy).message.cosine_rules),
+                "rules": CosineJudge(rules.cosine_rules),
             }
         )
         scope = Scope(sampled=sampled, seed=seed, costly=adaptive)

@@ -98,11 +98,6 @@ class Corpus:
         found: npt.NDArray[np.bool_] = order[first[places]] == places
         return found
 
-    def fitting(self, before: Ids, ids: Ids) -> Ids:
-        """Return ids with the space before them that fits: none after a line's end, else one."""
-        with_space, without = self.spaced
-        return np.where(self.ends_line[before], without[ids], with_space[ids]).astype(np.uint32)
-
     @cached_property
     def _contexts(self) -> dict[int, tuple[Places, Places, Places]]:
         """By context length: places in order of what ends there, each one's first and size."""
@@ -127,25 +122,6 @@ class Corpus:
         begins = np.flatnonzero(self.boundary)
         first = np.searchsorted(begins, self.starts)
         return begins, np.append(begins[1:], len(self.ids)), first
-
-    @cached_property
-    def ends_line(self) -> npt.NDArray[np.bool_]:
-        """Whether an id ends with a line feed, bool (vocabulary,)."""
-        return np.array([piece.endswith(b"\n") for piece in self._bytes])
-
-    @cached_property
-    def spaced(self) -> tuple[Places, Places]:
-        """For each id, the id with a space before its bytes, and that without; itself if none."""
-        known = {piece: token for token, piece in reversed(list(enumerate(self._bytes)))}
-        with_space = np.arange(self.vocabulary_size)
-        without = np.arange(self.vocabulary_size)
-        for token, piece in enumerate(self._bytes):
-            if piece[:1] == b" " and piece[1:2].strip():
-                bare = known.get(piece[1:])
-                if bare is not None:
-                    without[token] = bare
-                    with_space[bare] = token
-        return with_space, without
 
     @cached_property
     def cuts(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,21 +14,26 @@ from coin_protocol.errors import InvalidInputError
 from verifier_sdk.lab import ATTACKS
 from verifier_sdk.lab.attack import family_of
 from verifier_sdk.lab.audit import LabSession
-from verifier_sdk.semantic.aggregate import session_inputs
-from verifier_sdk.semantic.detectors import KINDS, Detectors, evidence_for
+from verifier_sdk.semantic.aggregate import KINDS, session_inputs
+from verifier_sdk.semantic.detectors import Detectors, evidence_for
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.measure import Measured
 from verifier_sdk.semantic.mlp import Floats, Mlp
 from verifier_sdk.training.fit import Recipe, fit
+from verifier_sdk.training.honest import kinds_of
 from verifier_sdk.training.workshop import Plan
 
 LEAST_INJECTED = 0.08
 """A block with a smaller share of filler is nobody's example: neither honest nor filler."""
 
+LOOPS = 4.0
+"""How much more an honest session weighs whose reasoning loops: few do, and none may be accused
+for it."""
+
 FOLDS = 3
 """Parts that the questions are cut into, each judged by networks trained on the others."""
 
-SESSION = Recipe(hidden=(16,), gamma=0.0, steps=1500, noise=0.15, decay=1e-1)
+SESSION = Recipe(hidden=(32,), gamma=0.0, steps=2500, noise=0.2, decay=1e-1)
 
 RECIPE = Recipe(hidden=(64, 32), gamma=0.0, steps=3000, noise=0.15, decay=3e-2)
 
@@ -68,14 +73,11 @@ def rows_of(
         sessions.
     """
     rows, labels, weights, owners = [], [], [], []
-    questions: dict[tuple[str, str], int] = {}
-    for one in examples:
-        key = (one.plan.trace.qid, one.family)
-        questions[key] = questions.get(key, 0) + 1
+    questions = Counter((one.plan.trace.qid, one.family) for one in examples)
     for number, one in enumerate(examples):
         found = getattr(one.measured, kind)
         shares = one.shares[getattr(one.measured, _INDICES[kind])]
-        weight = questions[one.plan.trace.qid, one.family] ** -0.5
+        weight = _weight(one, questions)
         for row, share in zip(found, shares.tolist(), strict=True):
             label = np.zeros(len(FAMILIES), np.float32)
             concerns = np.ones(len(FAMILIES), np.float32)
@@ -127,8 +129,7 @@ def train_detectors(
         for one in examples:
             if fold_of[one.plan.trace.qid] == fold:
                 ratios = draft.ratios(one.measured)
-                whole = len(one.measured.whole)
-                inputs.append(session_inputs(ratios, evidence_for(ratios), whole=whole))
+                inputs.append(session_inputs(ratios, evidence_for(ratios.values)))
                 held.append(one)
     sessions = {
         family: _session_network(inputs, held, at, seed, steps)
@@ -164,7 +165,7 @@ def _session_network(
         if one.family in ("", FAMILIES[at]):
             rows.append(row[at])
             labels.append([float(bool(one.family))])
-            weights.append([questions[one.plan.trace.qid, one.family] ** -0.5])
+            weights.append([_weight(one, questions)])
     return fit(
         np.array(rows),
         np.array(labels, np.float32),
@@ -172,6 +173,13 @@ def _session_network(
         recipe=SESSION.scaled(steps),
         seed=seed,
     )
+
+
+def _weight(one: Example, questions: Mapping[tuple[str, str], int]) -> float:
+    """Return what a session weighs: less, the more there are of its question."""
+    loops = not one.family and "loops" in kinds_of(one.plan.trace)
+    share: float = questions[one.plan.trace.qid, one.family] ** -0.5
+    return share * LOOPS if loops else share
 
 
 def _folds(examples: Sequence[Example]) -> dict[str, int]:

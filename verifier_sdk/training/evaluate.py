@@ -14,7 +14,7 @@ from verifier_sdk.lab.attack import family_of
 from verifier_sdk.lab.audit import WHOLE_BLOCKS, LabSession
 from verifier_sdk.semantic.calibration import TIERS
 from verifier_sdk.semantic.judge import OpenedEvidence
-from verifier_sdk.semantic.learned import LearnedJudge, decide
+from verifier_sdk.semantic.learned import LearnedJudge
 from verifier_sdk.training.honest import kinds_of
 from verifier_sdk.training.results import SessionResult
 from verifier_sdk.training.workshop import MAX_TOKENS, Plan, Progress, Workshop
@@ -160,7 +160,7 @@ def _result(
     plan, session = one.plan, one.session
     evidence = session.evidence(workshop.visible(plan.trace))
     found = judge.assess(evidence)
-    outcome, _ = decide(found, evidence)
+    outcome, _ = judge.decide(found, evidence)
     if session.forgery_opened():
         # The check WHOLE_EMBEDDING fails: vectors of another text are proof.
         outcome = receipt_pb2.OUTCOME_FAIL

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.lab.attacks.text import fitting
 from verifier_sdk.training.corpus import Corpus, Ids, Places
 
 RUN: Final = 4
@@ -143,7 +144,9 @@ def _joints(corpus: Corpus, traces: Places, others: Places, rng: np.random.Gener
     runs = np.where(moved, corpus.ids[there], corpus.ids[places])
     # Half of them with the space that fits, as a careful attacker would.
     edge = np.flatnonzero(jumps & (rng.random(len(at)) < 0.5))
-    runs[edge, cut[edge]] = corpus.fitting(runs[edge, cut[edge] - 1], runs[edge, cut[edge]])
+    runs[edge, cut[edge]] = fitting(
+        corpus.tokenizer, runs[edge, cut[edge] - 1], runs[edge, cut[edge]]
+    )
     return runs
 
 

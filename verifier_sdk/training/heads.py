@@ -9,14 +9,15 @@ import numpy.typing as npt
 
 from coin_protocol.embedding import unit
 from coin_protocol.errors import InvalidInputError
-from verifier_sdk.lab import ATTACKS
+from verifier_sdk.lab import ATTACKS, Trace
 from verifier_sdk.lab.attack import family_of
 from verifier_sdk.lab.audit import LabSession
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import PAIR_HEADS, Heads, pair_inputs
 from verifier_sdk.semantic.mlp import Floats
+from verifier_sdk.training.copies import copy_examples
 from verifier_sdk.training.fit import Recipe, fit
-from verifier_sdk.training.workshop import Plan, Workshop
+from verifier_sdk.training.workshop import Plan, Progress, Workshop
 
 _HARD = 8
 """Negatives are drawn from so many nearest of other questions, half the time."""
@@ -29,22 +30,27 @@ _TOKENS = (4, 8, 12, 24)
 
 PAIRS = Recipe(hidden=(48,), gamma=2.0, steps=2500)
 WINDOW = Recipe(hidden=(96, 48), gamma=2.0, steps=4000, noise=0.2)
+COPIES = Recipe(hidden=(48,), gamma=0.0, steps=4000, decay=3e-2)
 
 
 def train_heads(
     workshop: Workshop,
     made: Sequence[tuple[Plan, LabSession]],
+    traces: Sequence[Trace],
     *,
     seed: int,
     steps: float = 1.0,
+    progress: Progress,
 ) -> Heads:
     """Train all heads on opened sessions whose embeddings are in the cache.
 
     Args:
         workshop: That made them.
         made: Honest and inflated sessions, of two questions at least.
+        traces: Of which copies are made.
         seed: Of pairs, initial weights and order.
         steps: Share of the full training.
+        progress: Told what is embedded.
 
     Raises:
         InvalidInputError: Sessions are too few, or no question has an answer.
@@ -55,6 +61,11 @@ def train_heads(
             for name in PAIR_HEADS
         },
         fit(*_windows(made), recipe=WINDOW.scaled(steps), seed=seed),
+        fit(
+            *copy_examples(workshop, traces, seed=seed, progress=progress),
+            recipe=COPIES.scaled(steps),
+            seed=seed,
+        ),
     )
 
 

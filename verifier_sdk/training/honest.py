@@ -1,10 +1,12 @@
-"""Kinds of honest reasoning that a careless judge would accuse."""
+"""Kinds of honest reasoning that a careless judge would accuse, and a terser style of it."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from verifier_sdk.lab import Trace
 
@@ -15,6 +17,8 @@ KINDS: Final = {
     "code": "a fifth or more of its lines look like code",
     "noncanonical_ids": "its count grows by one id in two hundred, as sampling does now and then",
 }
+
+_FEW_PARAGRAPHS: Final = 8
 
 _CODE_LINE = re.compile(r"[{};]\s*$|^\s*(def|class|for|if|while|return|import|#include|var|let)\b")
 
@@ -39,6 +43,18 @@ def kinds_of(trace: Trace) -> tuple[str, ...]:
     if lines and sum(bool(_CODE_LINE.search(line)) for line in lines) >= len(lines) / 5:
         found.append("code")
     return tuple(found)
+
+
+def condensed(text: str, rng: np.random.Generator) -> str:
+    """Return a text without about half of its paragraphs, or of its lines if it has few.
+
+    Real reasoning that comes to the next thing sooner: a stand-in for models that ramble less
+    than those whose traces are at hand.
+    """
+    parts = re.split(r"(?<=\n\n)(?=\S)", text)
+    if len(parts) < _FEW_PARAGRAPHS:
+        parts = text.splitlines(keepends=True)
+    return "".join(part for part in parts if rng.random() < 0.5)
 
 
 def _latin(letter: str) -> bool:

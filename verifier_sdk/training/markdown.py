@@ -67,6 +67,16 @@ Probabilities of inflation beside the share of sessions that were inflated, wher
 sessions are (they are weighted so). Elsewhere the odds are to be multiplied by those of one's own \
 prior."""
 
+_ABOUT_SHARES: Final = """\
+Of inflated sessions that were failed: how often the interval given for the inflated share held \
+the true share of injected tokens, how wide it was, and how far the likeliest share lay from the \
+true one. Intervals are of one family's blocks, and meant to hold 95 %."""
+
+_ABOUT_JUDGES: Final = """\
+What other judges noticed in what was open when the audit ended, at tier committed and block size \
+256: replies of four blocks or more, inflated by their own length or more, and honest ones. Of \
+`learned` what it failed; of the others what they did not pass."""
+
 _ABOUT_SESSIONS: Final = """\
 Sessions until the sequential judge fails the provider: median, and in brackets the 90th \
 percentile, of resampled sessions. It fails an honest provider with probability {alpha:g} at most, \
@@ -89,8 +99,12 @@ def as_markdown(report: Item, plots: Sequence[str]) -> str:
         ("Exposure", _exposure(report["exposure"])),
         ("Overcharge that is kept", _overcharge(report["overcharge"])),
         ("Calibration", _calibration(report["calibration"])),
+        ("Inflated shares", _shares(report["inflated_shares"])),
         ("Sessions of one provider", _sessions_needed(report["sessions_needed"])),
-        *((_title(name), _extra(value)) for name, value in report["extra"].items()),
+        *(
+            (_title(name), _judges(value) if name == "judges" else _extra(value))
+            for name, value in report["extra"].items()
+        ),
     ]
     lines = ["# What the judge detects, and whom it accuses falsely", "", *_opening(report)]
     for title, body in sections:
@@ -289,6 +303,22 @@ def _calibration(items: Sequence[Item]) -> list[str]:
     return [_ABOUT_CALIBRATION, "", *_table(heads, rows)]
 
 
+def _shares(items: Sequence[Item]) -> list[str]:
+    rows = [
+        [
+            one["family"],
+            one["tier"],
+            _percent(one["held"]),
+            f"{one['width']:.2f}",
+            f"{one['error']:.2f}",
+            f"{one['sessions']:,}",
+        ]
+        for one in items
+    ]
+    heads = ["family", "tier", "held", "mean width", "mean error", "sessions"]
+    return [_ABOUT_SHARES, "", *_table(heads, rows)]
+
+
 def _sessions_needed(needed: Mapping[str, Any] | None) -> list[str]:
     if needed is None:
         return ["Not computed: the number of calibration sessions was not given."]
@@ -320,6 +350,30 @@ def _needed(one: Item, most: int) -> str:
     if one["median"] is None:
         return f">{most}"
     return f"{one['median']} ({one['p90'] or f'>{most}'})"
+
+
+def _judges(judges: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Return what each judge noticed of each family, `none` for honest sessions."""
+    families = sorted({family for found in judges.values() for family in found})
+    rows = [
+        [
+            f"`{name}`",
+            *(
+                _percent(found[family]["noticed"] / found[family]["sessions"])
+                if family in found
+                else ""
+                for family in families
+            ),
+        ]
+        for name, found in judges.items()
+    ]
+    most = {
+        family: max(found[family]["sessions"] for found in judges.values() if family in found)
+        for family in families
+    }
+    rows.append(["sessions", *(f"{most[family]:,}" for family in families)])
+    heads = ["judge", *("honest" if family == "none" else family for family in families)]
+    return [_ABOUT_JUDGES, "", *_table(heads, rows)]
 
 
 def _extra(value: object) -> list[str]:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from coin_protocol.errors import ConfigurationError, InvalidInputError
 from coin_protocol.files import replace_file
-from verifier_sdk.lab import Trace, split
+from coin_protocol.tokenizer import Tokenizer
+from verifier_sdk.lab import Library, Trace, split
 from verifier_sdk.lab.audit import WHOLE_BLOCKS
+from verifier_sdk.semantic.aggregate import KINDS
 from verifier_sdk.semantic.baseline import COLUMNS as BASELINE_COLUMNS
 from verifier_sdk.semantic.baseline import DeepSetsJudge
 from verifier_sdk.semantic.calibration import TIERS, Calibration
-from verifier_sdk.semantic.detectors import KINDS, Detectors
+from verifier_sdk.semantic.detectors import Detectors
 from verifier_sdk.semantic.heads import Heads
-from verifier_sdk.semantic.measure import measure
+from verifier_sdk.semantic.learned import ANSWER_LIMIT, answer_reading
+from verifier_sdk.semantic.measure import Measured, measure
 from verifier_sdk.semantic.reader import Readers
+from verifier_sdk.semantic.reader.block_reader import MOST
 from verifier_sdk.semantic.reader.readers import FORMAT as READERS_FORMAT
 from verifier_sdk.training.calibrate import Audited, calibrate, smallest_domain, worst_null
 from verifier_sdk.training.deepsets import RECIPE as SETS
@@ -34,7 +37,7 @@ from verifier_sdk.training.detectors import FOLDS, RECIPE, Example, example, tra
 from verifier_sdk.training.heads import train_heads
 from verifier_sdk.training.plans import chosen, honest_plans, training_plans
 from verifier_sdk.training.readers import BLOCK_STEPS, RUN_STEPS, train_readers
-from verifier_sdk.training.workshop import Progress, Workshop
+from verifier_sdk.training.workshop import Made, Plan, Progress, Workshop
 
 HEAD_BLOCKS: Final = 2
 DETECTOR_BLOCKS: Final = 3
@@ -46,6 +49,11 @@ WHOLE: Final = (WHOLE_BLOCKS, 1, 2)
 
 READERS_SEED: Final = 1
 """Readers have a seed of their own, so that judges of several seeds share them."""
+
+_READERS_RECIPE: Final = 2
+"""To be raised whenever the readers or their training change: kept ones are then made again."""
+
+_KNOWN_ANSWERS: Final = 0.85
 
 _LEAST_QUESTIONS: Final = 2
 
@@ -66,7 +74,7 @@ class Size:
     head_traces: int = 1
     detector_traces: int = 2
     calibration_traces: int = 4
-    draws: int = 3
+    draws: int = 4
     steps: float = 1.0
     inflated: int = 4
 
@@ -87,6 +95,7 @@ class Trained:
         calibrations: By tier.
         baseline: The paper's verifier.
         questions: That the calibration of the smallest domain rests on.
+        answer_limit: Above which an answer's style is unknown to the reader of blocks.
     """
 
     readers: Readers
@@ -95,6 +104,7 @@ class Trained:
     calibrations: Mapping[str, Calibration]
     baseline: DeepSetsJudge
     questions: int
+    answer_limit: float
 
     def tensors(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return all tensors, for a file: the readers' as float16, all others as float32."""
@@ -103,12 +113,13 @@ class Trained:
             found.update(part.tensors())
         for tier, calibration in self.calibrations.items():
             found.update(calibration.tensors(tier))
+        found[ANSWER_LIMIT] = np.array([self.answer_limit], np.float32)
         return found
 
 
 def train(
     workshop: Workshop, traces: Sequence[Trace], *, size: Size, seed: int, progress: Progress,
-    kept: Path | None = None,
+    kept: Path | None = None, beside: AbstractContextManager[None] | None = None,
 ) -> Trained:  # fmt: skip
     """Train a judge on traces.
 
@@ -119,6 +130,8 @@ def train(
         seed: Of everything that is drawn.
         progress: Told what is being done.
         kept: Folder for what an interrupted run need not do again.
+        beside: Entered while sessions are made and embedded, and left before the readers are
+            needed, for somebody else to train them into `kept`.
 
     Raises:
         InvalidInputError: A part of the split has too few questions with traces long enough.
@@ -131,11 +144,17 @@ def train(
         ("calibration", size.calibration_traces, CALIBRATION_BLOCKS),
     ):
         _chosen(workshop, parts[part], per_question, seed, least_blocks=least_blocks)
-    readers = make_readers(workshop, parts["train"], size=size, kept=kept, progress=progress)
-    heads = make_heads(workshop, parts["train"], size=size, seed=seed, progress=progress)
-    examples = make_examples(
-        workshop, parts["detectors"], heads, readers, size=size, seed=seed, progress=progress
+    with beside or nullcontext():
+        heads = make_heads(workshop, parts["train"], size=size, seed=seed, progress=progress)
+        made = example_sessions(workshop, parts["detectors"], size, seed, progress)
+        audits = {
+            tier: audit_sessions(workshop, parts["calibration"], tier, size, seed, progress)
+            for tier in TIERS
+        }
+    readers = make_readers(
+        workshop.library, parts["train"], size=size, kept=kept, progress=progress
     )
+    examples = measure_examples(workshop, made, heads, readers, progress)
     steps = RECIPE.scaled(size.steps).steps * len(KINDS) * (FOLDS + 1)
     done = 0
 
@@ -147,28 +166,27 @@ def train(
     detectors = train_detectors(examples, seed=seed, steps=size.steps, progress=step)
     calibrations = {}
     for tier in TIERS:
-        audited = make_audits(
-            workshop, parts["calibration"], heads, readers, detectors, tier,
-            size=size, seed=seed, progress=progress,
-        )  # fmt: skip
+        measured = measure_audits(workshop, audits[tier], heads, readers, progress)
+        audited = judge_audits(measured, detectors)
         calibrations[tier] = calibrate(audited)
         if tier == TIERS[0]:
             baseline = make_baseline(heads, examples, audited, size=size, seed=seed)
             questions = smallest_domain(audited)
-    return Trained(readers, heads, detectors, calibrations, baseline, questions)
+    limit = make_answer_limit(readers, parts["calibration"], workshop.models.tokenizer)
+    return Trained(readers, heads, detectors, calibrations, baseline, questions, limit)
 
 
 def make_readers(
-    workshop: Workshop, traces: Sequence[Trace], *, size: Size, kept: Path | None,
+    library: Library, traces: Sequence[Trace], *, size: Size, kept: Path | None,
     progress: Progress,
 ) -> Readers:  # fmt: skip
     """Train the readers, or take those that an interrupted run with the same traces made."""
     steps = (max(1, round(RUN_STEPS * size.steps)), max(1, round(BLOCK_STEPS * size.steps)))
-    tokenizer = workshop.models.tokenizer.sha256.hex()
-    label = json.dumps([READERS_FORMAT, tokenizer, READERS_SEED, steps, torch.get_num_threads()])
+    tokenizer = library.tokenizer.sha256.hex()
+    label = json.dumps([READERS_FORMAT, _READERS_RECIPE, tokenizer, READERS_SEED, steps])
     key = sha256(label.encode())
     for trace in traces:
-        key.update(sha256(f"{trace.id}\n{trace.reasoning}".encode()).digest())
+        key.update(sha256(f"{trace.id}\n{trace.reasoning}\n{trace.answer}".encode()).digest())
     path = None if kept is None else kept / f"readers-{key.hexdigest()[:32]}.safetensors"
     if path is not None and path.exists():
         # One that cannot be read is made again.
@@ -176,8 +194,8 @@ def make_readers(
             return Readers.from_tensors(load_file(path))
     tensors = train_readers(
         traces,
-        workshop.models.tokenizer,
-        workshop.library,
+        library.tokenizer,
+        library,
         seed=READERS_SEED,
         run_steps=steps[0],
         block_steps=steps[1],
@@ -188,6 +206,18 @@ def make_readers(
         replace_file(path, save(tensors))
     # As the file will hold them: what is trained on them is to see the same numbers.
     return Readers.from_tensors(tensors)
+
+
+def make_answer_limit(readers: Readers, traces: Sequence[Trace], tokenizer: Tokenizer) -> float:
+    """Return what 17 in 20 answers read below; of each question the trace that comes first."""
+    answers = {trace.qid: trace.answer for trace in reversed(traces)}
+    found = [
+        reading
+        for qid in sorted(answers)
+        for ids in [np.array(tokenizer.encode(answers[qid]), np.uint32)]
+        if (reading := answer_reading(readers, ids)) is not None
+    ]
+    return float(np.quantile(found, _KNOWN_ANSWERS)) if found else float(MOST)
 
 
 def make_baseline(
@@ -220,23 +250,29 @@ def make_heads(
 ) -> Heads:
     """Train the matching heads."""
     picked = _chosen(workshop, traces, size.head_traces, seed, least_blocks=HEAD_BLOCKS)
-    plans = list(training_plans(picked, seed=seed, honest=1))
+    plans = list(training_plans(picked, seed=seed, honest=1, terse=0))
     made = workshop.sessions(plans, rounds=1, what="sessions for heads", progress=progress)
     workshop.prepare(made, "embedding for heads", progress)
-    return train_heads(workshop, made, seed=seed, steps=size.steps)
+    return train_heads(workshop, made, picked, seed=seed, steps=size.steps, progress=progress)
 
 
-def make_examples(
-    workshop: Workshop, traces: Sequence[Trace], heads: Heads, readers: Readers, *,
-    size: Size, seed: int, progress: Progress,
-) -> list[Example]:  # fmt: skip
-    """Measure sessions for the detectors, each at both tiers."""
+def example_sessions(
+    workshop: Workshop, traces: Sequence[Trace], size: Size, seed: int, progress: Progress
+) -> list[Made]:
+    """Make and embed sessions for the detectors."""
     picked = _chosen(workshop, traces, size.detector_traces, seed, least_blocks=DETECTOR_BLOCKS)
     plans = list(training_plans(picked, seed=seed))
     made = workshop.sessions(
         plans, rounds=2, whole=WHOLE, what="sessions for detectors", progress=progress
     )
     workshop.prepare(made, "embedding for detectors", progress)
+    return made
+
+
+def measure_examples(
+    workshop: Workshop, made: Sequence[Made], heads: Heads, readers: Readers, progress: Progress
+) -> list[Example]:
+    """Measure sessions for the detectors, each at both tiers."""
     examples = []
     for number, (plan, session) in enumerate(made, 1):
         evidence = session.evidence(workshop.visible(plan.trace))
@@ -247,32 +283,59 @@ def make_examples(
     return examples
 
 
-def make_audits(  # noqa: PLR0913 - each part of a judge
-    workshop: Workshop, traces: Sequence[Trace], heads: Heads, readers: Readers,
-    detectors: Detectors, tier: str, *, size: Size, seed: int, progress: Progress,
-) -> list[Audited]:  # fmt: skip
-    """Audit sessions of the calibration questions to the end, at one tier."""
+def audit_sessions(
+    workshop: Workshop, traces: Sequence[Trace], tier: str, size: Size, seed: int,
+    progress: Progress,
+) -> list[Made]:  # fmt: skip
+    """Make and embed audits of the calibration questions, to the last round, at one tier."""
     picked = _chosen(
         workshop, traces, size.calibration_traces, seed, least_blocks=CALIBRATION_BLOCKS
     )
-    plans = list(honest_plans(picked, draws=size.draws, seed=seed))
+    plans = list(honest_plans(picked, draws=size.draws))
     plans += [
-        plan for plan in training_plans(picked[:: size.inflated], seed=seed, honest=0)
+        plan
+        for plan in training_plans(picked[:: size.inflated], seed=seed, honest=0, terse=0)
         if plan.rate >= 0.5
-    ]  # fmt: skip
-    whole = WHOLE if tier == "opened" else (0,)
-    staged = workshop.audits(plans, whole=whole, what=f"audits ({tier})", progress=progress)
+    ]
+    made = workshop.sessions(
+        plans, rounds=workshop.rounds.max_rounds, whole=WHOLE if tier == "opened" else (0,),
+        what=f"audits ({tier})", progress=progress,
+    )  # fmt: skip
+    workshop.prepare(made, f"embedding for audits ({tier})", progress)
+    return made
+
+
+def measure_audits(
+    workshop: Workshop, made: Sequence[Made], heads: Heads, readers: Readers, progress: Progress
+) -> list[tuple[Plan, list[Measured]]]:
+    """Measure audits after each of their rounds."""
+    found = []
+    for number, (plan, session) in enumerate(made, 1):
+        stages = workshop.stages(plan, session)
+        tokenizer = workshop.models.tokenizer
+        found.append((plan, [measure(seen, heads, readers, tokenizer) for seen in stages]))
+        progress("measuring audits", number, len(made))
+    return found
+
+
+def judge_audits(
+    found: Sequence[tuple[Plan, list[Measured]]], detectors: Detectors
+) -> list[Audited]:
+    """Return what the detectors make of measured audits."""
     audited = []
-    for plan, stages in staged:
-        rounds = []
-        for seen in stages:
-            measured = measure(seen, heads, readers, workshop.models.tokenizer)
-            ratios = detectors.ratios(measured)
-            evidence = detectors.session_evidence(ratios, whole=len(measured.whole))
-            rounds.append((evidence, len(ratios)))
-            scores = measured.block[:, BASELINE_COLUMNS]
-        inflated = plan.attack != "none"
-        audited.append(Audited(plan.trace.domain, plan.trace.qid, inflated, rounds, scores))
+    for plan, stages in found:
+        ratios = [detectors.ratios(measured) for measured in stages]
+        audited.append(
+            Audited(
+                domain=plan.trace.domain,
+                qid=plan.trace.qid,
+                block_size=plan.block_size,
+                code=stages[-1].code,
+                inflated=plan.attack != "none",
+                rounds=[(detectors.session_evidence(one), len(one)) for one in ratios],
+                scores=stages[-1].block[:, BASELINE_COLUMNS],
+            )
+        )
     return audited
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -10,8 +11,11 @@ from verifier_sdk.lab import ATTACKS, RATES, Trace
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.training.workshop import Plan
 
-_BLOCK_SIZES = (256, 256, 256, 256, 256, 512, 1024)
-"""Sizes that sessions for training are cut into, as often as they stand here."""
+BLOCK_SIZES: Final = (256, 512, 1024, 256)
+"""Sizes that honest sessions of one trace are cut into, in turn."""
+
+_INFLATED_SIZES: Final = (256, 256, 256, 512, 1024)
+"""Sizes that inflated sessions for training are cut into, as often as they stand here."""
 
 
 def chosen(
@@ -45,7 +49,7 @@ def chosen(
 
 
 def training_plans(
-    traces: Sequence[Trace], *, seed: int, honest: int = 2, attacks: int = 1
+    traces: Sequence[Trace], *, seed: int, honest: int = 4, terse: int = 1, attacks: int = 1
 ) -> Iterator[Plan]:
     """Yield honest sessions and one of each attack, at rates and in placements drawn.
 
@@ -53,14 +57,13 @@ def training_plans(
         traces: Of which sessions are made.
         seed: Of rates, placements and block sizes.
         honest: Honest sessions of each trace.
+        terse: Further ones of its reasoning condensed.
         attacks: Sessions of each attack that detectors are trained for.
     """
     rng = np.random.default_rng([seed, 4])
     trained = [attack for _, attack in sorted(ATTACKS.items()) if attack.family in FAMILIES]
     for trace in traces:
-        for draw in range(honest):
-            size = int(rng.choice(_BLOCK_SIZES)) if draw else 256
-            yield Plan(trace, block_size=size, draw=draw)
+        yield from _honest(trace, honest, terse)
         for attack in trained:
             for draw in range(attacks):
                 yield Plan(
@@ -68,15 +71,22 @@ def training_plans(
                     attack.name,
                     float(rng.choice(RATES[1:])),
                     str(rng.choice(attack.placements)),
-                    int(rng.choice(_BLOCK_SIZES)),
+                    int(rng.choice(_INFLATED_SIZES)),
                     draw,
                 )
 
 
-def honest_plans(traces: Sequence[Trace], *, draws: int, seed: int) -> Iterator[Plan]:
-    """Yield each trace as an honest session, so many times with other draws and block sizes."""
-    rng = np.random.default_rng([seed, 5])
+def honest_plans(traces: Sequence[Trace], *, draws: int, terse: int = 1) -> Iterator[Plan]:
+    """Yield each trace as an honest session, so many times with other draws and block sizes.
+
+    And so many times condensed, with the block size of the profile that ships.
+    """
     for trace in traces:
-        for draw in range(draws):
-            size = int(rng.choice(_BLOCK_SIZES)) if draw else 256
-            yield Plan(trace, block_size=size, draw=draw)
+        yield from _honest(trace, draws, terse)
+
+
+def _honest(trace: Trace, draws: int, terse: int) -> Iterator[Plan]:
+    for draw in range(draws):
+        yield Plan(trace, block_size=BLOCK_SIZES[draw % len(BLOCK_SIZES)], draw=draw)
+    for draw in range(terse):
+        yield Plan(trace, block_size=BLOCK_SIZES[0], draw=draw, condensed=True)

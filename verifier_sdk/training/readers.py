@@ -29,6 +29,7 @@ from verifier_sdk.semantic.reader.vocabulary import PADDING
 from verifier_sdk.training.blocks import BLOCK, INJECTED, JOINT, BlockMaker
 from verifier_sdk.training.corpus import Corpus
 from verifier_sdk.training.filler import filler_runs, real_runs
+from verifier_sdk.training.fit import one_thread
 
 Progress = Callable[[str, int, int], None]
 """Told what is trained, how many steps are done, and how many there are."""
@@ -39,8 +40,11 @@ FREQUENT: Final = 8192
 SHARED_BITS: Final = 11
 """2,048 rows for the rest."""
 
+LEAST_ANSWER: Final = 192
+"""Tokens of an answer that is read as real text of another style."""
+
 RUN_STEPS: Final = 5000
-BLOCK_STEPS: Final = 4000
+BLOCK_STEPS: Final = 5000
 """About 2 and 11 minutes of one core that multiplies bfloat16, and twice that on others."""
 
 _REAL_RUNS: Final = 2048
@@ -69,6 +73,7 @@ _DECAY: Final = 0.01
 _STEEPEST: Final = 5.0
 
 
+@one_thread()
 def train_readers(
     traces: Sequence[Trace],
     tokenizer: Tokenizer,
@@ -81,7 +86,7 @@ def train_readers(
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Train both readers; return the tensors that `Readers.from_tensors` reads.
 
-    One seed gives one result on one machine with one number of threads.
+    One seed gives one result on one machine.
 
     Args:
         traces: Real ones, of the training split alone.
@@ -100,7 +105,10 @@ def train_readers(
     vocabulary = Vocabulary.counted(ids, size=FREQUENT, bits=SHARED_BITS)
     tell = progress or (lambda _name, _done, _all: None)
     runs = train_runs(corpus, vocabulary, seed=seed, steps=run_steps, progress=tell)
-    blocks = train_blocks(corpus, vocabulary, seed=seed, steps=block_steps, progress=tell)
+    others = answers(traces, tokenizer)
+    blocks = train_blocks(
+        corpus, vocabulary, others=others, seed=seed, steps=block_steps, progress=tell
+    )
     return Readers(vocabulary, runs, blocks).tensors()
 
 
@@ -133,26 +141,40 @@ def train_runs(
     return RunReader(vocabulary, net)
 
 
+def answers(traces: Sequence[Trace], tokenizer: Tokenizer) -> Corpus | None:
+    """Return the longer answers as a corpus, None if there are none.
+
+    They are real text on the same questions, and denser than any reasoning: what is real is not
+    to be what rambles.
+    """
+    ids = [np.array(tokenizer.encode(trace.answer), np.uint32) for trace in traces]
+    long = [at for at, one in enumerate(ids) if len(one) >= LEAST_ANSWER]
+    if not long:
+        return None
+    return Corpus([traces[at] for at in long], [ids[at] for at in long], tokenizer)
+
+
 def train_blocks(
-    corpus: Corpus, vocabulary: Vocabulary, *, seed: int, steps: int, progress: Progress
-) -> BlockReader:
+    corpus: Corpus, vocabulary: Vocabulary, *, others: Corpus | None, seed: int, steps: int,
+    progress: Progress,
+) -> BlockReader:  # fmt: skip
     """Train a block reader."""
+    # Twice as fast where the processor multiplies bfloat16, many times slower elsewhere.
+    fast = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    maker = BlockMaker(corpus, others=others)
+    rng = np.random.default_rng([seed, 2])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
         net = BlockNet(vocabulary.rows)
-    net.train()
-    optimizer = _optimizer(net, _BLOCK_RATE)
-    maker = BlockMaker(corpus)
-    # Twice as fast where the processor multiplies bfloat16, many times slower elsewhere.
-    fast = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    rng = np.random.default_rng([seed, 2])
-    for step in range(steps):
-        _schedule(optimizer, _BLOCK_RATE, step, steps)
-        batch = _batch(maker, vocabulary, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            logits, places = net(batch.rows, batch.repeats)
-        _step(optimizer, net, _block_loss(batch, logits.float(), places.float()))
-        progress("blocks", step + 1, steps)
+        net.train()
+        optimizer = _optimizer(net, _BLOCK_RATE)
+        for step in range(steps):
+            _schedule(optimizer, _BLOCK_RATE, step, steps)
+            batch = _batch(maker, vocabulary, rng)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                logits, places = net(batch.rows, batch.repeats)
+            _step(optimizer, net, _block_loss(batch, logits.float(), places.float()))
+            progress("blocks", step + 1, steps)
     return BlockReader(vocabulary, net)
 
 

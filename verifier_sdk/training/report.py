@@ -54,6 +54,7 @@ def build_report(
         "exposure": tables.exposure(results),
         "overcharge": tables.overcharge(results),
         "calibration": curves.calibration(results),
+        "inflated_shares": tables.inflated_shares(results),
         "sessions_needed": None
         if calibration_sessions is None
         else curves.sessions_needed(results, calibration_sessions),

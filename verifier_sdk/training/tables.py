@@ -290,6 +290,32 @@ def overcharge(results: Iterable[SessionResult]) -> list[Item]:
     ]
 
 
+def inflated_shares(results: Iterable[SessionResult]) -> list[Item]:
+    """Return how well the inflated share was estimated in sessions that were failed.
+
+    By tier and family: sessions, the share of them whose interval held the true share, the
+    interval's mean width, and the mean distance of the estimate from the true share.
+    """
+    groups = grouped(
+        (one for one in results if not one.honest and one.detected),
+        lambda one: (one.tier, one.family),
+    )
+    found = []
+    for (tier, family), sessions in sorted(groups.items()):
+        held = [one.interval[0] <= one.share <= one.interval[1] for one in sessions]
+        found.append(
+            {
+                "tier": tier,
+                "family": family,
+                "sessions": len(sessions),
+                "held": sum(held) / len(held),
+                "width": _mean([one.interval[1] - one.interval[0] for one in sessions]),
+                "error": _mean([abs(one.estimate - one.share) for one in sessions]),
+            }
+        )
+    return found
+
+
 def _target(
     family: str,
     tier: str,

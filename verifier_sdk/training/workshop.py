@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -27,10 +27,13 @@ from verifier_sdk.lab.attack import Ids
 from verifier_sdk.lab.audit import LabSession, Space
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible, VisibleText, window_texts
 from verifier_sdk.training.embedder import EmbeddingCache
+from verifier_sdk.training.honest import condensed
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
+
+_LEAST_CONDENSED = 512
 
 MAX_TOKENS = 8192
 """Reasoning tokens of a trace that are worked with: attacks multiply them by up to four."""
@@ -47,6 +50,7 @@ class Plan:
         placement: Of the filler; empty for an honest session.
         block_size: Tokens in a full block.
         draw: Number of the draw: the same session opened another time.
+        condensed: Whether about half of the reasoning is left out before anything else.
     """
 
     trace: Trace
@@ -55,6 +59,11 @@ class Plan:
     placement: str = ""
     block_size: int = 256
     draw: int = 0
+    condensed: bool = False
+
+
+Made = tuple[Plan, LabSession]
+"""A plan, and the session that was made of it."""
 
 
 @dataclass
@@ -91,7 +100,7 @@ class Workshop:
         profile = profile_pb2.Profile()
         profile.CopyFrom(self.models.profile.message)
         profile.block_size = block_size
-        return Space(profile, self.models.tokenizer, self._windows, self._rows)
+        return Space(profile, self.models.tokenizer, self.vectors, self._rows)
 
     def session(self, plan: Plan, *, whole: int = 0) -> LabSession:
         """Make a session; nothing is opened yet.
@@ -99,8 +108,15 @@ class Workshop:
         Raises:
             NotApplicableError: The attack has nothing to work with in this trace.
         """
-        ids = self.library.ids(plan.trace)[:MAX_TOKENS]
         seed = self.seed_of(plan.trace)
+        ids = self.library.ids(plan.trace)
+        if plan.condensed:
+            text = condensed(plan.trace.reasoning, np.random.default_rng([seed, 8]))
+            ids = np.array(self.models.tokenizer.encode(text), np.uint32)
+            if len(ids) < _LEAST_CONDENSED:
+                msg = "too little is left of the condensed reasoning"
+                raise NotApplicableError(msg)
+        ids = ids[:MAX_TOKENS]
         if plan.attack == "none":
             reply = Attacked(ids, np.zeros(len(ids), np.bool_))
         else:
@@ -113,6 +129,7 @@ class Workshop:
                 block_size=plan.block_size,
             )
         label = f"{seed}/{plan.attack}/{plan.rate}/{plan.placement}/{plan.block_size}/{plan.draw}"
+        label += "/condensed" if plan.condensed else ""
         return LabSession(
             reply,
             self.space(plan.block_size),
@@ -128,7 +145,7 @@ class Workshop:
     def sessions(
         self, plans: Sequence[Plan], *, rounds: int, what: str, progress: Progress,
         whole: Sequence[int] = (0,),
-    ) -> list[tuple[Plan, LabSession]]:  # fmt: skip
+    ) -> list[Made]:  # fmt: skip
         """Make sessions and open so many rounds of each; attacks that do not apply are left out.
 
         `whole` says how many blocks are opened whole, one number a plan, again and again.
@@ -146,19 +163,10 @@ class Workshop:
                 made.append((plan, session))
         return made
 
-    def audits(
-        self, plans: Sequence[Plan], *, whole: Sequence[int], what: str, progress: Progress
-    ) -> Iterator[tuple[Plan, list[OpenedEvidence]]]:
-        """Open all rounds of sessions; yield what was known after each of them."""
-        made = self.sessions(
-            plans, rounds=self.rounds.max_rounds, whole=whole, what=what, progress=progress
-        )
-        self.prepare(made, f"embedding for {what}", progress)
-        for number, (plan, session) in enumerate(made, 1):
-            progress(f"judging {what}", number, len(made))
-            visible = self.visible(plan.trace)
-            count = len(session.drawn)
-            yield plan, [session.evidence(visible, rounds=seen + 1) for seen in range(count)]
+    def stages(self, plan: Plan, session: LabSession) -> list[OpenedEvidence]:
+        """Return what was known after each round that a session opened."""
+        visible = self.visible(plan.trace)
+        return [session.evidence(visible, rounds=seen + 1) for seen in range(len(session.drawn))]
 
     def visible(self, trace: Trace) -> Visible:
         """Return what the client saw of a trace."""
@@ -166,9 +174,7 @@ class Workshop:
             self._visible[trace] = Visible(self._text(trace.question), self._text(trace.answer))
         return self._visible[trace]
 
-    def prepare(
-        self, made: Sequence[tuple[Plan, LabSession]], what: str, progress: Progress
-    ) -> None:
+    def prepare(self, made: Sequence[Made], what: str, progress: Progress) -> None:
         """Embed all that these sessions opened and that their clients saw, many at once."""
         texts = [text for _, session in made for text in session.texts()]
         for trace in dict.fromkeys(plan.trace for plan, _ in made):
@@ -187,12 +193,21 @@ class Workshop:
 
         self.cache.prepare(texts, step)
 
+    def windows_of(self, blocks: Sequence[Ids]) -> list[list[str]]:
+        """Return the texts of the windows of blocks."""
+        step = self.spec.window_tokens
+        return [window_texts(ids.tolist(), step, self.models.tokenizer) for ids in blocks]
+
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the unit vectors of window texts in the committed space, float64 (n, d)."""
+        return project(self.spec, self.cache.embed(texts).astype(np.float64))
+
     def _text(self, text: str) -> VisibleText | None:
         texts = self._window_texts(text)
         if not texts:
             return None
         ids = np.array(self.models.tokenizer.encode(text), np.uint32)
-        return VisibleText(ids, self._windows(texts))
+        return VisibleText(ids, self.vectors(texts))
 
     def _window_texts(self, text: str) -> list[str]:
         if not text.strip():
@@ -200,12 +215,9 @@ class Workshop:
         ids = self.models.tokenizer.encode(text)
         return window_texts(ids, self.spec.window_tokens, self.models.tokenizer)
 
-    def _windows(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        return project(self.spec, self.cache.embed(texts).astype(np.float64))
-
     def _rows(self, ids: Ids) -> npt.NDArray[np.float64]:
         if not len(ids):
-            return np.empty((0, self._windows(["a"]).shape[1]))
+            return np.empty((0, self.vectors(["a"]).shape[1]))
         raw = np.asarray(self.table.rows[ids])
         steps = raw[:, SCALE_BYTES:].view(np.int8).astype(np.float64)
         scales = np.ascontiguousarray(raw[:, :SCALE_BYTES]).view("<f4").astype(np.float64)

@@ -75,6 +75,19 @@ def test_the_plan_says_how_much_is_asked_for(played: LabSession) -> None:
         assert not found.token_blocks
 
 
+@pytest.mark.parametrize(("size", "tokens"), [(128, 4), (256, 8), (512, 16), (1024, 32)])
+def test_of_every_block_as_large_a_share_is_opened(size: int, tokens: int) -> None:
+    def widen(message: profile_pb2.Profile) -> None:
+        message.block_size, message.caps.tokens_ppm = size, 200_000
+
+    made = session(np.tile(IDS, 4), of=profile(widen))
+    made.open_round()
+    (found,) = made.drawn
+    last = made.total_blocks - 1
+    opened = {*found.blocks, *found.token_blocks}
+    assert {len(block.positions) for block in opened if block.index != last} == {tokens}
+
+
 def test_one_seed_gives_one_audit() -> None:
     one, same, other = (session(IDS, seed=seed) for seed in (b"a", b"a", b"b"))
     assert play(one).drawn == play(same).drawn

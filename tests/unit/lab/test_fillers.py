@@ -33,7 +33,13 @@ from verifier_sdk.lab.attacks.edits import edited
 from verifier_sdk.lab.attacks.ngram import PHRASE, ngram_text
 from verifier_sdk.lab.attacks.repeated import BLOCK, blocks_repeated, blocks_repeated_edited
 from verifier_sdk.lab.attacks.retrieved import retrieved_near_answer, retrieved_near_trace
-from verifier_sdk.lab.attacks.text import cut_sentences, encode, ordinary_ids, separators
+from verifier_sdk.lab.attacks.text import (
+    cut_sentences,
+    encode,
+    fitting,
+    ordinary_ids,
+    separators,
+)
 
 
 def filler(name: str, target: Material, rate: float = 1.0) -> Ids:
@@ -126,9 +132,42 @@ def test_shuffled_are_all_sentences_before_any_comes_again() -> None:
     target = material()
     found = filler("sentences_shuffled", target, rate=2)
     first, second = np.split(found, 2)
-    assert sorted(first) == sorted(second) == sorted(target.ids)
+    # A sentence may begin with or without a space, as fits what it follows.
+    own, *found_words = (
+        sorted(tokenizer().token_bytes(one).lstrip(b" ") for one in ids)
+        for ids in (target.ids, first, second)
+    )
+    assert found_words == [own, own]
     assert first.tolist() != second.tolist() != target.ids.tolist()
     assert sorted(map(spelled, cut_sentences(tokenizer(), first)))
+
+
+# Words that sentences begin with here are known with and without a space before them.
+JOINED = "The sum is two. So it is.\nThat is it? Now all is done.\n\nThis is it. What is it"
+
+
+def test_shuffled_sentences_are_joined_by_the_space_that_fits() -> None:
+    text = spelled(filler("sentences_shuffled", material(trace(JOINED)), rate=16)).decode()
+    # None is missing, none doubled, none at a line's beginning.
+    assert not re.search(r"[.?t](?=[A-Z])|  |\n ", text)
+    assert set(re.findall(r"\S\s+(?=[A-Z])", text)) == {". ", "? ", "t ", ".\n", ".\n\n"}
+    assert text.startswith(" ")
+    words = Counter(JOINED.split())
+    assert Counter(text.split()) == {word: 16 * count for word, count in words.items()}
+
+
+def test_the_space_before_an_id_is_the_one_that_fits() -> None:
+    def ids(*pieces: bytes) -> Ids:
+        known = [tokenizer().token_bytes(at) for at in range(tokenizer().vocabulary_size)]
+        return np.array([known.index(piece) for piece in pieces], np.uint32)
+
+    before = ids(b".", b".", b".\n", b".\n", b"\n", b" is", b".")
+    after = ids(b"The", b" The", b"The", b" The", b" So", b"So", b"\n")
+    found = fitting(tokenizer(), before, after)
+    assert found.dtype == np.uint32
+    # A line feed has no twin: it stays.
+    wanted = ids(b" The", b" The", b"The", b"The", b"So", b" So", b"\n")
+    assert found.tolist() == wanted.tolist()
 
 
 # Blocks again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 from coin_protocol.errors import ConfigurationError
 from tests.support.judges import calibration
-from verifier_sdk.semantic.calibration import GROUPS, TIERS, Calibration, Null, group_of
+from verifier_sdk.semantic.calibration import (
+    GROUPS,
+    SIZES,
+    TIERS,
+    Calibration,
+    Null,
+    group_of,
+    size_of,
+)
 from verifier_sdk.semantic.families import FAMILIES
 
 few_values = st.lists(st.integers(-3, 3), min_size=1, max_size=60)
@@ -157,6 +166,8 @@ def test_the_worst_is_the_greatest_p_value_of_all(parts: list[list[float]], valu
 
 # Calibrations
 
+SOME = calibration()
+
 
 def test_sessions_are_compared_with_those_of_about_as_many_blocks() -> None:
     groups = [group_of(blocks) for blocks in range(1, 200)]
@@ -165,8 +176,48 @@ def test_sessions_are_compared_with_those_of_about_as_many_blocks() -> None:
     one = calibration()
     evidence = np.full(len(FAMILIES), 6.0)
     for blocks in (1, 5, 10, 60):
-        expected = [fitted.smoothed(6.0) for fitted in one.families[group_of(blocks)]]
-        assert one.family_p_values(evidence, blocks).tolist() == expected
+        expected = [fitted.smoothed(6.0) for fitted in one.families[0][group_of(blocks)]]
+        assert one.family_p_values(evidence, blocks, 256).tolist() == expected
+
+
+def test_sessions_are_compared_with_those_of_about_as_large_blocks() -> None:
+    assert [size_of(size) for size in (1, 8, 128, 256, 384)] == [0] * 5
+    assert [size_of(size) for size in (385, 512, 768)] == [1] * 3
+    assert [size_of(size) for size in (769, 1024, 4096)] == [SIZES - 1] * 3
+    one = calibration()
+    evidence = np.full(len(FAMILIES), 6.0)
+    for at, size in enumerate((256, 512, 1024)):
+        expected = [fitted.smoothed(6.0) for fitted in one.families[at][group_of(5)]]
+        assert one.family_p_values(evidence, 5, size).tolist() == expected
+        # Nothing odd: no domain says more, and nothing is asked about code.
+        assert one.p_value(2.0, size, code=False) == one.combined[at].p_value(2.0)
+    assert len({one.p_value(4.0, size, code=False) for size in (256, 512, 1024)}) == SIZES
+
+
+@given(st.floats(-5, 40), st.sampled_from([256, 512, 1024]))
+def test_a_p_value_is_the_largest_of_all_that_a_session_is_compared_with(
+    statistic: float, size: int
+) -> None:
+    overall = SOME.combined[size_of(size)].p_value(statistic)
+    surprise = -np.log(overall)
+    domains, code = (found.p_value(surprise) for found in (SOME.domains, SOME.code))
+    assert SOME.p_value(statistic, size, code=False) == max(overall, domains)
+    assert SOME.p_value(statistic, size, code=True) == max(overall, domains, code)
+
+
+def test_each_comparison_can_be_the_one_that_counts() -> None:
+    one = calibration()
+    overall = one.combined[0].p_value(14.0)
+    ordinary, code = (one.p_value(14.0, 256, code=code) for code in (False, True))
+    assert overall < ordinary < code
+    assert replace(one, domains=one.code).p_value(14.0, 256, code=False) == code
+
+
+@given(st.lists(st.floats(-5, 40), min_size=2, max_size=10), st.booleans())
+def test_p_values_of_sessions_fall_with_the_statistic(at: list[float], code: bool) -> None:  # noqa: FBT001
+    found = [SOME.p_value(value, 256, code=code) for value in sorted(at)]
+    assert found == sorted(found, reverse=True)
+    assert all(0 < one <= 1 for one in found)
 
 
 def test_the_least_weighted_p_value_is_the_statistic() -> None:
@@ -178,7 +229,7 @@ def test_the_least_weighted_p_value_is_the_statistic() -> None:
 
 @given(st.lists(st.floats(-5, 20), min_size=2, max_size=10))
 def test_probabilities_rise_with_the_statistic(at: list[float]) -> None:
-    found = [calibration().probability(value) for value in sorted(at)]
+    found = [SOME.probability(value) for value in sorted(at)]
     assert found == sorted(found)
     assert all(0 < one < 1 for one in found)
 
@@ -188,16 +239,29 @@ def test_tensors_make_the_same_calibration_again(tier: str) -> None:
     one = calibration()
     again = Calibration.read(one.tensors(tier), tier)
     evidence = np.linspace(0, 12, len(FAMILIES))
-    p_values = one.family_p_values(evidence, 9)
-    assert np.array_equal(again.family_p_values(evidence, 9), p_values)
+    p_values = one.family_p_values(evidence, 9, 256)
+    for size in (256, 512, 1024):
+        expected = one.family_p_values(evidence, 9, size)
+        assert np.array_equal(again.family_p_values(evidence, 9, size), expected)
+        for code in (False, True):
+            assert again.p_value(3.0, size, code=code) == one.p_value(3.0, size, code=code)
     statistic = one.statistic(p_values)
     assert again.statistic(p_values) == statistic
     assert again.probability(statistic) == one.probability(statistic)
-    assert again.combined.p_value(statistic) == one.combined.p_value(statistic)
 
 
 @pytest.mark.parametrize(
-    "name", ["weights", "odds", "combined", "0.random", f"{GROUPS - 1}.{FAMILIES[-1]}"]
+    "name",
+    [
+        "weights",
+        "odds",
+        "0.combined",
+        f"{SIZES - 1}.combined",
+        "domains",
+        "code",
+        "0.0.random",
+        f"{SIZES - 1}.{GROUPS - 1}.{FAMILIES[-1]}",
+    ],
 )
 def test_a_missing_part_is_named(name: str) -> None:
     tensors = calibration().tensors("opened")
@@ -218,10 +282,12 @@ def test_a_missing_part_is_named(name: str) -> None:
         ("odds", (4,)),
         ("odds", (2, 0)),
         ("odds", ()),
-        ("combined", (2, 0)),
-        ("combined", (3, 5)),
-        ("combined", (2,)),
-        ("0.random", (5,)),
+        ("0.combined", (2, 0)),
+        ("1.combined", (3, 5)),
+        ("2.combined", (2,)),
+        ("domains", (2, 0)),
+        ("code", (3, 5)),
+        ("0.0.random", (5,)),
     ],
 )
 def test_parts_of_other_shapes_are_of_another_version(name: str, shape: tuple[int, ...]) -> None:

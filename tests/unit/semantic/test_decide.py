@@ -5,21 +5,27 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from coin_protocol.errors import ConfigurationError, ModelMismatchError
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.profile import Policy
+from coin_protocol.testing.profiles import rules_policy
+from coin_protocol.v1 import profile_pb2, receipt_pb2
 from tests.support.judges import (
     calibration,
     evidence,
     judge,
+    learned_rules,
     numbers,
     policy_naming,
+    session_ratios,
+    visible,
     write_model,
 )
-from tests.support.laboratory import LabModels, profile, traces
+from tests.support.laboratory import LabModels, profile, trace, traces
 from tests.support.parties import Parties
 from verifier_sdk.auditor import Auditor
 from verifier_sdk.semantic import CosineJudge
@@ -28,18 +34,14 @@ from verifier_sdk.semantic.choose import judge_for
 from verifier_sdk.semantic.detectors import ShareEstimate
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible
-from verifier_sdk.semantic.learned import (
-    EARLY_PASS,
-    FALSE_ALARMS,
-    GUARD,
-    LEAST_BLOCKS,
-    Assessment,
-    LearnedJudge,
-    decide,
-)
+from verifier_sdk.semantic.learned import Assessment, LearnedJudge, decide
 
 PASS, FAIL = receipt_pb2.OUTCOME_PASS, receipt_pb2.OUTCOME_FAIL
 INCONCLUSIVE = receipt_pb2.OUTCOME_INCONCLUSIVE
+
+RULES = learned_rules()
+FALSE_ALARMS, GUARD = RULES.false_alarms, RULES.guard
+EARLY_PASS, LEAST_BLOCKS = RULES.early_pass, RULES.least_blocks
 
 
 def assessment(p_value: float, *, blocks: int = 8, family: str = "bag") -> Assessment:
@@ -87,14 +89,39 @@ def test_outcomes(
     last: bool,
     outcome: receipt_pb2.Outcome.ValueType,
 ) -> None:
-    found, _ = decide(assessment(p_value, blocks=blocks), shown(rounds=rounds, last=last))
+    found, _ = decide(assessment(p_value, blocks=blocks), shown(rounds=rounds, last=last), RULES)
     assert found == outcome
+
+
+def test_outcomes_are_by_the_policys_own_rules() -> None:
+    rules = profile_pb2.LearnedRules(false_alarms=0.2, guard=0.3, early_pass=[0.9], least_blocks=9)
+
+    def outcome(p_value: float, **seen: Any) -> receipt_pb2.Outcome.ValueType:
+        return decide(assessment(p_value, blocks=9), shown(**seen), rules)[0]
+
+    assert outcome(0.2) == FAIL
+    assert outcome(0.25) == outcome(0.3) == INCONCLUSIVE
+    assert outcome(0.31) == PASS
+    assert outcome(0.9, rounds=1, last=False) == INCONCLUSIVE
+    # Rounds that early_pass has no number for pass as the last one does.
+    assert outcome(0.31, rounds=2, last=False) == PASS
+    found, reason = decide(assessment(1.0, blocks=8), shown(), rules)
+    assert (found, reason) == (INCONCLUSIVE, "it takes 9 to judge by; found 8 opened blocks")
+
+
+def test_a_judge_decides_by_the_rules_that_it_was_given() -> None:
+    seen = evidence(traces()[1])
+    p_value = judge().assess(seen).p_value
+    lax = profile_pb2.LearnedRules(false_alarms=p_value, guard=1.0, least_blocks=1)
+    assert replace(judge(), rules=lax).judge(seen).outcome == FAIL
+    kind = profile_pb2.LearnedRules(false_alarms=p_value / 3, guard=p_value / 2, least_blocks=1)
+    assert replace(judge(), rules=kind).judge(seen).outcome == PASS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("p_value", [0.01, 0.1, 0.9])
 def test_every_reason_is_one_sentence_for_people(family: str, p_value: float) -> None:
-    _, reason = decide(assessment(p_value, family=family), shown())
+    _, reason = decide(assessment(p_value, family=family), shown(), RULES)
     assert re.fullmatch(r"[^\n.]*(\d\.\d+[^\n.]*)*", reason)
     assert reason[0].isalnum()
     assert "_" not in reason
@@ -103,7 +130,7 @@ def test_every_reason_is_one_sentence_for_people(family: str, p_value: float) ->
 
 
 def test_a_failed_session_is_told_what_it_looks_like_how_often_and_how_much() -> None:
-    _, reason = decide(assessment(0.0123, family="retrieved"), shown())
+    _, reason = decide(assessment(0.0123, family="retrieved"), shown(), RULES)
     assert reason == (
         "the blocks look like text taken from other questions: 0.012 of honest sessions look so "
         "at most, on 8 opened blocks; inflated share 25% to 62%"
@@ -111,16 +138,16 @@ def test_a_failed_session_is_told_what_it_looks_like_how_often_and_how_much() ->
 
 
 def test_too_few_blocks_are_counted_in_good_english() -> None:
-    _, reason = decide(assessment(1.0, blocks=1), shown())
+    _, reason = decide(assessment(1.0, blocks=1), shown(), RULES)
     assert reason == "it takes 3 to judge by; found 1 opened block"
-    _, reason = decide(assessment(1.0, blocks=2), shown())
+    _, reason = decide(assessment(1.0, blocks=2), shown(), RULES)
     assert reason == "it takes 3 to judge by; found 2 opened blocks"
-    _, reason = decide(assessment(0.01, blocks=1), shown())
+    _, reason = decide(assessment(0.01, blocks=1), shown(), RULES)
     assert "on 1 opened block;" in reason
 
 
 def test_a_small_share_of_sessions_is_not_rounded_to_none() -> None:
-    _, reason = decide(assessment(0.00042), shown())
+    _, reason = decide(assessment(0.00042), shown(), RULES)
     assert "0.00042 of honest sessions" in reason
 
 
@@ -154,21 +181,96 @@ def test_whole_blocks_are_judged_at_their_own_tier() -> None:
     assert one.assess(evidence(traces()[1])).tier == TIERS[0]
     found = one.assess(evidence(traces()[1], whole=2))
     assert found.tier == TIERS[1]
-    assert found.p_value == tiers[TIERS[1]].combined.p_value(found.statistic)
+    assert found.p_value == tiers[TIERS[1]].p_value(found.statistic, 256, code=False)
+
+
+def test_p_values_are_among_sessions_of_blocks_of_this_size() -> None:
+    one = judge()
+    values = np.clip(numbers(9, len(FAMILIES), scale=4.0), -6, 6)
+    found = [one.assess_ratios(session_ratios(values, block_size=size)) for size in (256, 1024)]
+    own = one.calibrations[TIERS[0]]
+    for assessed, size in zip(found, (256, 1024), strict=True):
+        assert assessed.p_value == own.p_value(assessed.statistic, size, code=False)
+    assert found[0].p_values != found[1].p_values
+
+
+def test_sessions_about_code_are_compared_with_others_about_code() -> None:
+    one = judge()
+    values = np.clip(numbers(9, len(FAMILIES), scale=4.0), -6, 6)
+    plain, code = (one.assess_ratios(session_ratios(values, code=code)) for code in (False, True))
+    own = one.calibrations[TIERS[0]]
+    assert plain.p_value == own.p_value(plain.statistic, 256, code=False)
+    assert code.p_value == own.p_value(plain.statistic, 256, code=True)
+    # Nothing else depends on it.
+    assert replace(code, p_value=plain.p_value) == plain
+
+
+def test_an_answer_in_code_makes_a_session_one_about_code() -> None:
+    seen = evidence(traces()[1])
+    answered = replace(seen, visible=visible(trace("", answer="```\nx = 1\n```", question="")))
+    assert not judge().ratios(seen).code
+    assert judge().ratios(answered).code
+    found = judge().assess(answered)
+    own = judge().calibrations[TIERS[0]]
+    assert found.p_value == own.p_value(found.statistic, 256, code=True)
 
 
 def test_the_family_named_is_the_one_with_the_least_weighted_p_value() -> None:
     one = judge()
     for seed in range(20):
-        ratios = np.clip(numbers(9, len(FAMILIES), seed=seed, scale=4.0), -6, 6)
-        found = one.assess_ratios(ratios, whole=0)
+        values = np.clip(numbers(9, len(FAMILIES), seed=seed, scale=4.0), -6, 6)
+        found = one.assess_ratios(session_ratios(values))
         assert found.p_values[FAMILIES.index(found.family)] == min(found.p_values)
 
 
 def test_ratios_of_no_blocks_are_assessed() -> None:
-    found = judge().assess_ratios(np.empty((0, len(FAMILIES)), np.float32), whole=0)
+    found = judge().assess_ratios(session_ratios(np.empty((0, len(FAMILIES)), np.float32)))
     assert found.blocks == 0
-    assert decide(found, shown())[0] in (INCONCLUSIVE, FAIL)
+    assert decide(found, shown(), RULES)[0] in (INCONCLUSIVE, FAIL)
+
+
+# Styles that the reader of blocks does not know
+
+ANSWER = " ".join(traces()[1].reasoning.split()[:400])
+
+
+def answered(text: str = ANSWER, *, whole: int = 0) -> OpenedEvidence:
+    return replace(
+        evidence(traces()[1], whole=whole), visible=visible(trace("", answer=text, question=""))
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nobody_is_accused_of_real_text_where_the_answers_style_is_unknown(family: str) -> None:
+    knows, not_at_all = replace(judge(), answer_limit=13.0), replace(judge(), answer_limit=-13.0)
+    found, seen = assessment(0.001, family=family), answered()
+    assert knows.decide(found, seen)[0] == FAIL
+    outcome, reason = not_at_all.decide(found, seen)
+    if family in ("retrieved", "shuffled", "ngram", "replayed"):
+        assert outcome == INCONCLUSIVE
+        assert "style" in reason
+    else:
+        assert (outcome, reason) == decide(found, seen, RULES)
+
+
+def test_an_unknown_style_fails_nobody_who_would_pass() -> None:
+    found = assessment(1.0, family="retrieved")
+    assert replace(judge(), answer_limit=-13.0).decide(found, answered())[0] == PASS
+
+
+@pytest.mark.parametrize("text", ["", "42 it is."])
+def test_an_answer_too_short_to_tell_is_of_no_unknown_style(text: str) -> None:
+    one = replace(judge(), answer_limit=-13.0)
+    assert one.decide(assessment(0.001, family="retrieved"), answered(text))[0] == FAIL
+    assert one.assess(answered(text, whole=2)).tier == TIERS[1]
+
+
+def test_blocks_are_not_read_whole_where_the_answers_style_is_unknown() -> None:
+    seen = answered(whole=2)
+    one = replace(judge(), answer_limit=-13.0)
+    assert judge().assess(seen).tier == TIERS[1]
+    assert one.assess(seen) == one.assess(replace(seen, whole_blocks=()))
+    assert one.assess(seen).tier == TIERS[0]
 
 
 # Which judge a policy asks for
@@ -182,12 +284,15 @@ def models() -> LabModels:
 
 def test_a_policy_that_names_no_judge_asks_for_its_rules(models: LabModels) -> None:
     assert isinstance(judge_for(policy_naming(), models), CosineJudge)
+    assert isinstance(judge_for(Policy(b"", rules_policy()), models), CosineJudge)
 
 
 def test_a_policy_gets_the_judge_that_it_names(models: LabModels, tmp_path: Path) -> None:
     file = write_model(tmp_path / "judge")
-    found = judge_for(policy_naming(file.digest), models, tmp_path / "judge")
+    policy = policy_naming(file.digest)
+    found = judge_for(policy, models, tmp_path / "judge")
     assert isinstance(found, LearnedJudge)
+    assert found.rules == policy.message.learned_rules == RULES
 
 
 @pytest.mark.parametrize("named", [(), (b"\x05" * 32,)], ids=["none", "another"])
@@ -206,6 +311,15 @@ def test_a_judge_of_another_profile_is_refused(tmp_path: Path) -> None:
     other = LabModels(profile(projection=8))
     with pytest.raises(ConfigurationError, match="dimension 12, the profile has 8"):
         judge_for(policy_naming(file.digest), other, tmp_path / "judge")
+
+
+def test_a_judge_of_other_rounds_is_refused(models: LabModels, tmp_path: Path) -> None:
+    file = write_model(tmp_path / "judge")
+    message = policy_naming(file.digest).message
+    message.rounds.blocks_per_round = 7
+    policy = Policy.from_bytes(message.SerializeToString())
+    with pytest.raises(ConfigurationError, match=r"blocks_per_round=6 .* blocks_per_round=7"):
+        judge_for(policy, models, tmp_path / "judge")
 
 
 def test_an_auditor_judges_as_its_policy_says(parties: Parties) -> None:

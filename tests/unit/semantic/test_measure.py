@@ -33,6 +33,7 @@ from verifier_sdk.semantic.judge import (
     WholeBlock,
 )
 from verifier_sdk.semantic.measure import (
+    _MOST_VISIBLE,
     BLOCK_COLUMNS,
     TOKEN_COLUMNS,
     WHOLE_COLUMNS,
@@ -94,6 +95,56 @@ def test_tensors_make_the_same_heads_again() -> None:
         assert np.array_equal(
             again.pair(name, rows, rows[::-1]), heads().pair(name, rows, rows[::-1])
         )
+
+
+# Code
+
+FENCED = "so:\n```python\nx = 1\n```\n"
+
+
+def with_code(**visible: str) -> bool:
+    """Return whether what the client saw is taken for code."""
+
+    def text(shown: str) -> VisibleText | None:
+        ids = np.array(tokenizer().encode(shown), np.uint32)
+        return VisibleText(ids, units(1, SPACE)) if shown else None
+
+    seen = Visible(
+        **{name: text(visible.get(name, "")) for name in ("prompt", "answer", "summary")}
+    )
+    return measured(known([X], [Y], visible=seen)).code
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        ({"prompt": FENCED}, True),
+        ({"answer": FENCED}, True),
+        ({"prompt": SENTENCE, "answer": FENCED}, True),
+        ({"prompt": FENCED, "answer": SENTENCE}, True),
+        # Code that is not set apart, and words like `these`, are no code.
+        ({"prompt": SENTENCE, "answer": CODE}, False),
+        ({"answer": "the `name` of it, ``quoted``"}, False),
+        # A summary is the provider's word, not what was asked or answered.
+        ({"summary": FENCED}, False),
+        ({}, False),
+    ],
+)
+def test_fenced_blocks_that_the_client_saw_are_code(seen: dict[str, str], *, found: bool) -> None:
+    assert with_code(**seen) == found
+
+
+def test_a_fence_in_several_tokens_is_one() -> None:
+    assert len(tokenizer().encode("```")) > 1
+    assert with_code(answer="```")
+    # Of two texts no fence is put together.
+    assert not with_code(prompt="a ``", answer="` b")
+
+
+def test_a_long_text_is_searched_up_to_a_limit() -> None:
+    # One id a byte.
+    assert with_code(answer="\x01" * (_MOST_VISIBLE - 3) + "```")
+    assert not with_code(answer="\x01" * (_MOST_VISIBLE - 2) + "```")
 
 
 # Measures of known vectors

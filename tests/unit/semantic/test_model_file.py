@@ -21,13 +21,27 @@ from safetensors.numpy import save
 from coin_protocol.errors import ConfigurationError, ModelMismatchError
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
-from coin_protocol.testing.profiles import default_profile
-from tests.support.judges import judge, policy_naming, tensors_of, write_model
+from coin_protocol.testing.profiles import default_profile, rules_policy
+from coin_protocol.v1 import profile_pb2
+from tests.support.judges import (
+    judge,
+    learned_rules,
+    policy_naming,
+    rounds,
+    tensors_of,
+    write_model,
+)
 from tests.support.laboratory import profile
 from verifier_sdk.semantic import model_file
 from verifier_sdk.semantic.baseline import DeepSetsJudge
 from verifier_sdk.semantic.learned import LearnedJudge
-from verifier_sdk.semantic.model_file import FORMAT, MAX_MODEL_BYTES, ModelFile, space_of
+from verifier_sdk.semantic.model_file import (
+    FORMAT,
+    MAX_MODEL_BYTES,
+    ModelFile,
+    rounds_of,
+    space_of,
+)
 
 HEADER = {"format": FORMAT}
 
@@ -48,7 +62,8 @@ def test_a_file_reads_as_it_was_written(written: ModelFile, tmp_path: Path) -> N
     path.write_bytes(written.raw)
     found = ModelFile.from_file(path)
     assert found.digest == hashlib.sha256(path.read_bytes()).digest() == written.digest
-    assert found.header == {"format": FORMAT, **space_of(profile().message)}
+    own = {"format": FORMAT, "rounds": rounds_of(rounds())}
+    assert found.header == {**own, **space_of(profile().message)}
     assert found.dimension == 12
     expected = tensors_of(judge())
     assert set(found.tensors) == set(expected)
@@ -58,7 +73,7 @@ def test_a_file_reads_as_it_was_written(written: ModelFile, tmp_path: Path) -> N
 
 
 def test_a_judge_reads_as_it_was_written(written: ModelFile) -> None:
-    found = LearnedJudge.load(written, profile(), judge().tokenizer)
+    found = LearnedJudge.load(written, profile(), judge().tokenizer, learned_rules())
     expected = tensors_of(judge())
     again = tensors_of(found)
     assert set(again) == set(expected)
@@ -175,19 +190,35 @@ def test_where_no_judge_ships_it_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         ModelFile.shipped()
 
 
-@pytest.mark.parametrize("name", ["window.mean", "detector.tokens.0.bias", "opened.combined"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "window.mean",
+        "detector.tokens.0.bias",
+        "opened.0.combined",
+        "committed.domains",
+        "opened.code",
+        "copies.mean",
+    ],
+)
 def test_a_file_without_a_part_makes_no_judge(written: ModelFile, name: str) -> None:
     kept = {key: value for key, value in written.tensors.items() if key != name}
     raw = save(kept, {"coin": json.dumps(dict(written.header))})
     with pytest.raises(ConfigurationError, match=f"no tensor '{name}'"):
-        LearnedJudge.load(ModelFile.from_bytes(raw), profile(), judge().tokenizer)
+        LearnedJudge.load(ModelFile.from_bytes(raw), profile(), judge().tokenizer, learned_rules())
 
 
 def test_a_file_without_readers_makes_no_judge(written: ModelFile) -> None:
     kept = {key: value for key, value in written.tensors.items() if not key.startswith("runs.")}
     raw = save(kept, {"coin": json.dumps(dict(written.header))})
     with pytest.raises(ConfigurationError, match=r"runs\."):
-        LearnedJudge.load(ModelFile.from_bytes(raw), profile(), judge().tokenizer)
+        LearnedJudge.load(ModelFile.from_bytes(raw), profile(), judge().tokenizer, learned_rules())
+
+
+def test_a_judge_needs_the_rules_that_it_decides_by(written: ModelFile) -> None:
+    for rules in (profile_pb2.LearnedRules(), rules_policy().learned_rules):
+        with pytest.raises(ConfigurationError, match="the policy has no learned_rules"):
+            LearnedJudge.load(written, profile(), judge().tokenizer, rules)
 
 
 # What names it
@@ -196,6 +227,44 @@ def test_a_file_without_readers_makes_no_judge(written: ModelFile) -> None:
 def test_the_policy_names_the_file_by_its_exact_bytes(written: ModelFile) -> None:
     written.require_policy(policy_naming(written.digest))
     written.require_policy(policy_naming(b"\x01" * 32, written.digest))
+
+
+def with_rounds(**changes: int) -> profile_pb2.RoundPlan:
+    plan = profile_pb2.RoundPlan()
+    plan.CopyFrom(rounds())
+    for name, value in changes.items():
+        setattr(plan, name, value)
+    return plan
+
+
+def test_a_judge_is_taken_with_the_rounds_that_it_was_calibrated_for(written: ModelFile) -> None:
+    written.require_rounds(rounds())
+    # Whole blocks have a tier of their own.
+    written.require_rounds(with_rounds(whole_blocks=9))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_rounds", "blocks_first_round", "blocks_per_round", "tokens_per_block",
+        "token_blocks_first_round",
+    ],
+)  # fmt: skip
+def test_a_judge_of_other_rounds_is_refused_with_both_plans(written: ModelFile, name: str) -> None:
+    value = getattr(rounds(), name)
+    with pytest.raises(ConfigurationError) as refused:
+        written.require_rounds(with_rounds(**{name: value + 1}))
+    message = str(refused.value)
+    assert not isinstance(refused.value, ModelMismatchError)
+    assert f"{name}={value}" in message.partition("the policy has")[0]
+    assert f"{name}={value + 1}" in message.partition("the policy has")[2]
+
+
+def test_a_judge_that_names_no_rounds_is_refused(written: ModelFile) -> None:
+    header = {name: value for name, value in written.header.items() if name != "rounds"}
+    file = ModelFile.from_bytes(raw_of(header))
+    with pytest.raises(ConfigurationError, match="calibrated for rounds None"):
+        file.require_policy(policy_naming(file.digest))
 
 
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.99])
@@ -254,7 +323,7 @@ def test_a_judge_of_another_space_is_refused_with_both_values(
     assert f"the profile has {wanted}:" in message
     assert "--judge rules" in message
     with pytest.raises(ConfigurationError, match=name):
-        LearnedJudge.load(written, other, judge().tokenizer)
+        LearnedJudge.load(written, other, judge().tokenizer, learned_rules())
 
 
 @pytest.mark.parametrize(
@@ -296,7 +365,7 @@ def test_the_questions_behind_the_calibration_are_read(
 def test_the_judge_that_ships_is_of_the_default_profile() -> None:
     file, models = ModelFile.shipped(), Models(Profile.shipped("default"))
     assert len(file.raw) < MAX_MODEL_BYTES / 8
-    found = LearnedJudge.load(file, models.profile, models.tokenizer)
+    found = LearnedJudge.load(file, models.profile, models.tokenizer, learned_rules())
     assert found.heads.dimension == 96
     DeepSetsJudge.read(file.tensors, found.heads)
     assert file.calibration_questions is not None

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from coin_protocol.errors import InvalidInputError
-from verifier_sdk.semantic.calibration import Calibration
+from verifier_sdk.semantic.calibration import GROUPS, SIZES, Calibration, group_of
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.training.calibrate import (
+    _FEW,
+    _FEW_QUESTIONS,
+    _LEAST_QUESTIONS,
+    _SMALLEST_DOMAIN,
     DOMAIN_ALLOWANCE,
     SHARES_OF_ALARMS,
     Audited,
@@ -32,8 +36,10 @@ def audited(
     rounds: Sequence[tuple[Floats, int]] = (),
     *,
     inflated: bool = False,
+    block_size: int = 256,
+    code: bool = False,
 ) -> Audited:
-    return Audited(domain, qid, inflated, rounds, NOTHING)
+    return Audited(domain, qid, block_size, code, inflated, rounds, NOTHING)
 
 
 def session(
@@ -67,7 +73,10 @@ def session(
 
 def rates(calibration: Calibration, fresh: Sequence[Audited]) -> list[float]:
     p_values = np.array(
-        [calibration.combined.p_value(statistic_of(calibration, one)) for one in fresh]
+        [
+            calibration.p_value(statistic_of(calibration, one), one.block_size, code=one.code)
+            for one in fresh
+        ]
     )
     return [float((p_values <= level).mean()) for level in LEVELS]
 
@@ -150,7 +159,8 @@ def test_one_question_is_calibrated_on_itself() -> None:
     rng = np.random.default_rng(11)
     found = [*session(rng, "a", draws=3), *session(rng, "a", odd=3.0)]
     fitted = calibrate(found)
-    assert 0 < fitted.combined.p_value(100.0) <= 1
+    for code in (False, True):
+        assert all(0 < fitted.p_value(100.0, size, code=code) <= 1 for size in (256, 512, 1024))
 
 
 @pytest.mark.parametrize(("honest", "inflated"), [(0, 3), (3, 0), (0, 0)])
@@ -162,16 +172,210 @@ def test_too_few_sessions_are_counted(honest: int, inflated: int) -> None:
         calibrate(found)
 
 
+# Block sizes
+
+
+def of_size(
+    block_size: int, count: int, evidence: float, *, blocks: int = 5, code: bool = False
+) -> list[Audited]:
+    rounds = [(np.full(len(FAMILIES), evidence, np.float32), blocks)]
+    return [
+        audited(
+            "math", f"{block_size} {blocks} {code} {at}", rounds, block_size=block_size, code=code
+        )
+        for at in range(count)
+    ]
+
+
+def test_each_class_of_block_sizes_has_distributions_of_its_own() -> None:
+    # What is odd among small blocks is usual among large ones.
+    found = [*of_size(256, 60, 0.0), *of_size(1024, 60, 9.0)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    assert len(fitted.families) == len(fitted.combined) == SIZES
+    assert all(len(groups) == GROUPS for groups in fitted.families)
+    evidence = np.full(len(FAMILIES), 9.0, np.float32)
+    small, large = (fitted.family_p_values(evidence, 5, size) for size in (256, 1024))
+    assert (small < 0.05).all()
+    assert (large > 0.9).all()
+    (odd,), (usual,) = of_size(256, 1, 9.0), of_size(1024, 1, 9.0)
+    assert fitted.p_value(statistic_of(fitted, odd), 256, code=False) < 0.05
+    assert fitted.p_value(statistic_of(fitted, usual), 1024, code=False) > 0.9
+
+
+@pytest.mark.parametrize(("count", "own"), [(_FEW - 1, False), (_FEW, True)])
+def test_a_class_of_few_sessions_is_compared_with_all(count: int, *, own: bool) -> None:
+    found = [*of_size(256, 200, 0.0), *of_size(512, count, 9.0)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    p_values = fitted.family_p_values(np.full(len(FAMILIES), 9.0), 5, 512)
+    assert (p_values > 0.9).all() == own
+    # Nothing was seen of this class at all.
+    everyone, (one,) = fitted.family_p_values(np.full(len(FAMILIES), 9.0), 5, 1024), p_values[:1]
+    assert everyone[0] == pytest.approx((count + 1) / (count + 201), rel=0.02)
+    assert (one == everyone[0]) == (not own)
+
+
+def test_a_group_of_few_rounds_is_compared_with_its_class() -> None:
+    found = [
+        *of_size(256, 60, 0.0),
+        *of_size(256, _FEW - 1, 9.0, blocks=20),
+        *of_size(1024, 60, 20.0),
+    ]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    evidence = np.full(len(FAMILIES), 9.0)
+    few, many = (float(fitted.family_p_values(evidence, blocks, 256)[0]) for blocks in (20, 5))
+    assert few == pytest.approx(_FEW / (60 + _FEW), rel=0.02)
+    assert many < 0.05
+
+
+def test_what_falls_back_is_reckoned_once() -> None:
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    found = [*of_size(256, 60, 0.0), *of_size(1024, 60, 20.0), inflated]
+    small, middle, large = calibrate(found).families
+    others = [group for group in range(GROUPS) if group != group_of(5)]
+    for groups in (small, middle, large):
+        assert all(groups[group] is groups[others[0]] for group in others)
+    # Each class falls back on its own sessions, one without any on those of all.
+    p_values = [groups[others[0]][0].p_value(20.0) for groups in (small, middle, large)]
+    assert p_values == pytest.approx([1 / 61, 61 / 121, 1.0], abs=0.01)
+
+
+def test_the_rate_holds_for_each_size_of_blocks() -> None:
+    rng = np.random.default_rng(15)
+    sizes = {256: 0.0, 512: 1.0, 1024: 3.0}
+
+    def made(size: int, count: int, name: str) -> list[Audited]:
+        # The larger the blocks, the odder they look.
+        found = []
+        for number in range(count):
+            (one,) = session(rng, f"{name}{size} {number}")
+            rounds = [
+                (evidence + np.float32(sizes[size]), blocks) for evidence, blocks in one.rounds
+            ]
+            found.append(audited("math", one.qid, rounds, block_size=size))
+        return found
+
+    honest = [one for size in sizes for one in made(size, 200, "")]
+    inflated = [one for at in range(30) for one in session(rng, f"{at}", odd=5.0)]
+    fitted = calibrate([*honest, *inflated])
+    for size in sizes:
+        for level, rate in zip(LEVELS, rates(fitted, made(size, 600, "new ")), strict=True):
+            noise = (level * (1 - level) * (1 / 600 + 1 / 200)) ** 0.5
+            assert rate <= level + 3 * noise + 1 / 200, size
+
+
+# Code
+
+
+def near(
+    rng: np.random.Generator,
+    name: str,
+    count: int,
+    evidence: float,
+    *,
+    domain: str = "math",
+    block_size: int = 256,
+    code: bool = False,
+) -> list[Audited]:
+    """Return sessions of so many questions, their evidence about this for every family."""
+    found = []
+    for at in range(count):
+        own = np.full(len(FAMILIES), evidence + 0.3 * rng.normal(), np.float32)
+        qid = f"{name} {domain} {block_size} {at}"
+        found.append(audited(domain, qid, [(own, 5)], block_size=block_size, code=code))
+    return found
+
+
+@pytest.mark.parametrize(("count", "own"), [(_FEW - 1, False), (_FEW, True)])
+def test_code_has_a_distribution_of_its_own_if_there_is_enough(count: int, *, own: bool) -> None:
+    rng = np.random.default_rng(17)
+    found = [*near(rng, "a", 200, 0.0), *near(rng, "b", count, 9.0, code=True)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    fresh = [statistic_of(fitted, one) for one in near(rng, "new", 100, 9.0)]
+    plain, code = (
+        np.array([fitted.p_value(statistic, 256, code=code) for statistic in fresh])
+        for code in (False, True)
+    )
+    # What is odd elsewhere is usual in code, which is no excuse for others.
+    assert np.median(plain) < 0.15
+    assert (np.median(code) > 0.3) == own
+    assert (code >= plain).all()
+    assert np.array_equal(code, plain) != own
+
+
+def test_sessions_with_code_are_never_judged_by_less_than_others() -> None:
+    # Code that looks less odd than all else: what is odd elsewhere is no odder here.
+    found = [*of_size(256, 200, 9.0), *of_size(256, 100, 0.0, code=True)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    for value in np.linspace(-3, 12, 60).tolist():
+        plain, code = (fitted.p_value(value, 256, code=code) for code in (False, True))
+        assert code >= plain
+        # But for what no session showed: the fewer there were, the less can be said of it.
+        assert code == plain or code == pytest.approx(1 / 101)
+
+
+def test_where_all_is_code_others_are_compared_with_it() -> None:
+    found = of_size(256, 100, 0.0, code=True)
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated])
+    (odd,), (usual,) = of_size(256, 1, 9.0), of_size(256, 1, 0.0)
+    for code in (False, True):
+        assert fitted.p_value(statistic_of(fitted, usual), 256, code=code) == 1.0
+        assert fitted.p_value(statistic_of(fitted, odd), 256, code=code) < 0.02
+
+
+def test_the_rate_holds_with_code_and_without() -> None:
+    rng = np.random.default_rng(16)
+    kinds = {False: 300, True: 120}
+
+    def made(code: bool, count: int, name: str) -> list[Audited]:  # noqa: FBT001
+        found = []
+        for number in range(count):
+            (one,) = session(rng, f"{name}{code} {number}")
+            rounds = [
+                (evidence + np.float32(2.0 * code), blocks) for evidence, blocks in one.rounds
+            ]
+            found.append(audited("math", one.qid, rounds, code=code))
+        return found
+
+    honest = [one for code, count in kinds.items() for one in made(code, count, "")]
+    inflated = [one for at in range(30) for one in session(rng, f"{at}", odd=5.0)]
+    fitted = calibrate([*honest, *inflated])
+    for code, count in kinds.items():
+        for level, rate in zip(LEVELS, rates(fitted, made(code, 600, "new ")), strict=True):
+            noise = (level * (1 - level) * (1 / 600 + 1 / count)) ** 0.5
+            assert rate <= level + 3 * noise + 1 / count, code
+
+
 # Domains
 
 
+def domain(name: str, questions: int) -> list[Audited]:
+    """Return three honest sessions of each of so many questions."""
+    return [audited(name, f"{name} {at % questions}") for at in range(3 * questions)]
+
+
 def test_the_smallest_domain_is_counted_in_questions() -> None:
-    large = [audited("math", f"m{at % 30}") for at in range(90)]
-    small = [audited("code", f"c{at % 12}") for at in range(60)]
-    tiny = [audited("chat", f"t{at}") for at in range(20)]
-    assert smallest_domain([*large, *small, *tiny]) == 12
-    assert smallest_domain([*large, *tiny]) == 30
-    assert smallest_domain(tiny) == 20
+    large, small = domain("math", _FEW_QUESTIONS + 9), domain("code", _FEW_QUESTIONS)
+    assert smallest_domain([*large, *small]) == _FEW_QUESTIONS
+    assert smallest_domain(large) == _FEW_QUESTIONS + 9
+    # Inflated sessions calibrate nothing.
+    inflated = [audited("code", f"x{at}", inflated=True) for at in range(90)]
+    assert smallest_domain([*large, *small, *inflated]) == _FEW_QUESTIONS
+
+
+def test_domains_of_few_questions_count_as_one() -> None:
+    large, most = domain("math", _FEW_QUESTIONS), domain("chat", _FEW_QUESTIONS - 1)
+    few = domain("law", 5)
+    assert smallest_domain([*large, *most]) == _FEW_QUESTIONS - 1
+    assert smallest_domain([*large, *few]) == smallest_domain(few) == 5
+    # Together they are the larger one.
+    assert smallest_domain([*large, *most, *few]) == _FEW_QUESTIONS
+    assert smallest_domain([*most, *few]) == _FEW_QUESTIONS + 4
 
 
 def test_small_domains_have_no_distribution_of_their_own() -> None:
@@ -180,6 +384,51 @@ def test_small_domains_have_no_distribution_of_their_own() -> None:
     several = [(1000.0, audited("code", f"c{at}")) for at in range(60)]
     assert worst_null([*large, *tiny]).p_value(999.0) < 0.2
     assert worst_null([*large, *several]).p_value(999.0) == 1.0 / DOMAIN_ALLOWANCE
+
+
+@pytest.mark.parametrize(
+    ("sessions", "questions", "own"),
+    [
+        (_SMALLEST_DOMAIN, _LEAST_QUESTIONS, True),
+        (_SMALLEST_DOMAIN - 1, _LEAST_QUESTIONS, False),
+        (_SMALLEST_DOMAIN, _LEAST_QUESTIONS - 1, False),
+        (_SMALLEST_DOMAIN, 1, False),
+    ],
+)
+def test_a_domain_needs_sessions_and_questions_for_a_distribution_of_its_own(
+    sessions: int, questions: int, *, own: bool
+) -> None:
+    large = [(float(at), audited("math", f"m{at}")) for at in range(600)]
+    odd = [(1000.0, audited("code", f"c{at % questions}")) for at in range(sessions)]
+    found = worst_null([*large, *odd]).p_value(999.0)
+    # Without one it is a part of all sessions, as much as it weighs among them.
+    weight = sessions * (sessions / questions) ** -0.5
+    share = weight / (weight + 600)
+    assert found == pytest.approx(1.0 / DOMAIN_ALLOWANCE if own else share, abs=0.006)
+
+
+@pytest.mark.parametrize(("count", "own"), [(29, False), (30, True)])
+def test_a_domains_sessions_of_all_block_sizes_count_together(count: int, *, own: bool) -> None:
+    assert _SMALLEST_DOMAIN == 60
+    rng = np.random.default_rng(18)
+
+    def law(name: str, count: int) -> list[Audited]:
+        return [
+            one
+            for size in (256, 1024)
+            for one in near(rng, name, count, 9.0, domain="law", block_size=size)
+        ]
+
+    large = [one for size in (256, 1024) for one in near(rng, "a", 300, 0.0, block_size=size)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*large, *law("b", count), inflated])
+    found = np.median(
+        [fitted.p_value(statistic_of(fitted, one), one.block_size, code=False)
+         for one in law("new", 50)]
+    )  # fmt: skip
+    # Among all sessions they are the oddest eleventh; a domain may be accused twice as often.
+    assert (found > 0.15) == own
+    assert found == pytest.approx(0.5 / DOMAIN_ALLOWANCE if own else 0.045, rel=0.4)
 
 
 # Probabilities

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from coin_protocol.embedding import TextEmbedder
+from coin_protocol.testing.profiles import default_policy, rules_policy
 from coin_protocol.testing.small import SmallEmbedder
 from tests.support.command import Coin, Done
 from tests.support.judges import policy_naming, write_model
@@ -49,6 +51,10 @@ def command(coin: Coin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Comm
     monkeypatch.setattr(main, "entry_points", lambda **_: entries)
     monkeypatch.setattr("coin_protocol.models.Models", LabModels)
     monkeypatch.setattr("verifier_sdk.training.embedder.FastEmbedder", Passed)
+    # A process of its own would look for the tokenizer that the profile names.
+    monkeypatch.setattr(
+        "verifier_sdk.training.background.readers_in_background", lambda *_, **__: nullcontext()
+    )
     tiny = replace(Size.small(), steps=1e-3)
     monkeypatch.setattr(Size, "small", classmethod(lambda _: tiny))
     # Attackers who ask the judge again and again take seconds for each session.
@@ -231,6 +237,33 @@ def test_a_model_file_that_is_none_is_a_sentence(
     spoil(model)
     done = command("eval", "--data", data, "--report", tmp_path / "out", "--model", model)
     mistaken(done, said)
+
+
+def test_a_judge_of_other_rounds_is_a_sentence(
+    command: Command, data: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model")
+    message = default_policy()
+    message.rounds.max_rounds = 9
+    (tmp_path / "policy").write_bytes(message.SerializeToString())
+    done = command(
+        "eval", "--data", data, "--report", tmp_path / "out", "--model", tmp_path / "model",
+        "--policy", tmp_path / "policy",
+    )  # fmt: skip
+    mistaken(done, "the judge was calibrated for rounds max_rounds=3")
+
+
+def test_a_policy_without_rules_for_a_judge_is_a_sentence(
+    command: Command, data: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model")
+    (tmp_path / "policy").write_bytes(rules_policy().SerializeToString())
+    done = command(
+        "eval", "--data", data, "--report", tmp_path / "out", "--model", tmp_path / "model",
+        "--policy", tmp_path / "policy",
+    )  # fmt: skip
+    mistaken(done, "the policy has no learned_rules: a learned judge decides by them")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_judge_of_another_profile_is_a_sentence(

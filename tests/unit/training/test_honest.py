@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.support.laboratory import CODE, GERMAN, JAPANESE, trace, traces
-from verifier_sdk.training.honest import KINDS, kinds_of
+from verifier_sdk.training.honest import KINDS, condensed, kinds_of
 
 STEPS = [
     f"step {number} takes the {word} of {number + 3} and {other} it with what was found there"
@@ -103,3 +104,30 @@ def test_the_traces_that_ship_are_told_apart() -> None:
     for one in traces()[:10]:
         assert set(kinds_of(one)) <= set(KINDS)
         assert "other_language" not in kinds_of(one)
+
+
+# Terser
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n"], ids=["paragraphs", "lines"])
+def test_condensed_reasoning_lacks_about_half_of_its_parts(between: str) -> None:
+    parts = [step + between for step in STEPS]
+    kept = condensed("".join(parts), np.random.default_rng(1)).splitlines(keepends=True)
+    left = "".join(kept).split(between)[:-1]
+    assert 8 < len(left) < 24
+    # What is left stands in its order, each part whole.
+    assert left == [step for step in STEPS if step in left]
+
+
+def test_condensing_is_by_the_random_numbers_alone() -> None:
+    text = "\n\n".join(STEPS)
+    found = [condensed(text, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+    assert condensed("", np.random.default_rng(1)) == ""
+
+
+def test_blank_lines_of_few_paragraphs_do_not_hide_lines() -> None:
+    text = "\n".join(STEPS[:6]) + "\n\n" + "\n".join(STEPS[6:12])
+    lines = condensed(text, np.random.default_rng(3)).split("\n")
+    assert set(lines) <= {*STEPS, ""}
+    assert len(lines) < 12

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,27 @@ import numpy as np
 import pytest
 
 from coin_protocol.errors import InvalidInputError
+from tests.support.judges import evidence as opened_of
+from tests.support.judges import learned_rules
 from tests.support.laboratory import profile, tokenizer, trace, written
 from tests.support.workshops import quiet, workshop
 from verifier_sdk.lab import ATTACKS, RATES, SPLITS, Trace, split
 from verifier_sdk.semantic.calibration import TIERS
 from verifier_sdk.semantic.judge import OpenedEvidence
-from verifier_sdk.semantic.learned import LearnedJudge, decide
+from verifier_sdk.semantic.learned import LearnedJudge, answer_reading, decide
+from verifier_sdk.semantic.measure import measure
 from verifier_sdk.semantic.model_file import SHIPPED, ModelFile, space_of
 from verifier_sdk.semantic.reader import Readers
 from verifier_sdk.training import pipeline
 from verifier_sdk.training.card import CARD, write_judge
 from verifier_sdk.training.evaluate import Scope, evaluate, plans_of
-from verifier_sdk.training.pipeline import Size, Trained, train
+from verifier_sdk.training.pipeline import (
+    Size,
+    Trained,
+    judge_audits,
+    make_answer_limit,
+    train,
+)
 from verifier_sdk.training.plans import honest_plans
 from verifier_sdk.training.results import SessionResult
 from verifier_sdk.training.workshop import MAX_TOKENS, Plan, Workshop
@@ -47,11 +57,28 @@ def trained(shop: Workshop) -> Trained:
 def judge(trained: Trained) -> LearnedJudge:
     """The judge that it makes."""
     return LearnedJudge(
-        trained.heads, trained.readers, trained.detectors, dict(trained.calibrations), tokenizer()
-    )
+        trained.heads, trained.readers, trained.detectors, dict(trained.calibrations), tokenizer(),
+        learned_rules(), trained.answer_limit,
+    )  # fmt: skip
 
 
 # Training
+
+
+def test_most_answers_read_below_the_limit(trained: Trained) -> None:
+    long = [replace(one, answer=" ".join(one.reasoning.split()[:300])) for one in TRACES]
+    limit = make_answer_limit(trained.readers, long, tokenizer())
+    below = [
+        reading <= limit
+        for one in long
+        for ids in [np.array(tokenizer().encode(one.answer), np.uint32)]
+        if (reading := answer_reading(trained.readers, ids)) is not None
+    ]
+    assert len(below) == len(long)
+    assert 0.5 < sum(below) / len(below) < 1.0
+    # Answers too short to tell are never of an unknown style.
+    short = [replace(one, answer="42") for one in TRACES]
+    assert make_answer_limit(trained.readers, short, tokenizer()) == 12.0
 
 
 def test_what_is_trained_is_a_whole_judge(
@@ -62,10 +89,11 @@ def test_what_is_trained_is_a_whole_judge(
     file = write_judge(tmp_path / "out", trained, shop, TRACES, data=[data], seed=1)
     assert (tmp_path / "out" / SHIPPED).read_bytes() == file.raw
     again = LearnedJudge.load(
-        ModelFile.from_file(tmp_path / "out" / SHIPPED), profile(), tokenizer()
+        ModelFile.from_file(tmp_path / "out" / SHIPPED), profile(), tokenizer(), learned_rules()
     )
+    file.require_rounds(shop.rounds)
     made = shop.sessions(
-        list(honest_plans([TRACES[0]], draws=1, seed=1)),
+        list(honest_plans([TRACES[0]], draws=3)),
         rounds=2, whole=(2,), what="a", progress=quiet,
     )  # fmt: skip
     for plan, session in made:
@@ -89,7 +117,9 @@ def test_readers_of_an_interrupted_run_are_taken_again(
 
     def made(part: str = "train", *, steps: float = TINY.steps) -> Readers:
         size = replace(TINY, steps=steps)
-        return pipeline.make_readers(shop, parts[part], size=size, kept=tmp_path, progress=quiet)
+        return pipeline.make_readers(
+            shop.library, parts[part], size=size, kept=tmp_path, progress=quiet
+        )
 
     first = made()
     (kept,) = tmp_path.iterdir()
@@ -106,6 +136,10 @@ def test_readers_of_an_interrupted_run_are_taken_again(
             made(steps=0.01)
         with pytest.raises(AssertionError):
             made("test")
+        # Readers of an older recipe are not taken for those of this one.
+        patch.setattr(pipeline, "_READERS_RECIPE", pipeline._READERS_RECIPE + 1)
+        with pytest.raises(AssertionError):
+            made()
     kept.write_bytes(kept.read_bytes()[:-5])
     assert made().tensors().keys() == first.tensors().keys()
 
@@ -118,20 +152,91 @@ def test_a_part_of_the_split_is_used_for_one_thing(
     def noting(name: str) -> None:
         real = getattr(pipeline, name)
 
-        def note(shop: Workshop, traces: Sequence[Trace], *rest: object, **named: object) -> object:
+        def note(among: object, traces: Sequence[Trace], *rest: object, **named: object) -> object:
             used.setdefault(name, set()).update(one.qid for one in traces)
-            return real(shop, traces, *rest, **named)
+            return real(among, traces, *rest, **named)
 
         monkeypatch.setattr(pipeline, name, note)
 
-    for name in ("make_readers", "make_heads", "make_examples", "make_audits"):
+    for name in ("make_readers", "make_heads", "example_sessions", "audit_sessions"):
         noting(name)
     train(shop, TRACES, size=TINY, seed=1, progress=quiet)
     parts = {name: {one.qid for one in found} for name, found in split(TRACES).items()}
     assert used["make_readers"] == used["make_heads"] == parts["train"]
-    assert used["make_examples"] == parts["detectors"]
-    assert used["make_audits"] == parts["calibration"]
+    assert used["example_sessions"] == parts["detectors"]
+    assert used["audit_sessions"] == parts["calibration"]
     assert all(not parts["test"] & found for found in used.values())
+
+
+def test_readers_may_be_trained_beside_all_that_needs_none(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class ReadersWantedError(Exception):
+        pass
+
+    def noting(name: str) -> None:
+        monkeypatch.setattr(pipeline, name, lambda *_, **__: order.append(name))
+
+    def wanted(*_: object, **__: object) -> object:
+        order.append("make_readers")
+        raise ReadersWantedError
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        order.append("entered")
+        yield
+        order.append("left")
+
+    for name in ("make_heads", "example_sessions", "audit_sessions"):
+        noting(name)
+    monkeypatch.setattr(pipeline, "make_readers", wanted)
+    with pytest.raises(ReadersWantedError):
+        train(shop, TRACES, size=TINY, seed=1, progress=quiet, beside=beside())
+    sessions = ["make_heads", "example_sessions", *["audit_sessions"] * len(TIERS)]
+    assert order == ["entered", *sessions, "left", "make_readers"]
+
+
+def test_nothing_is_begun_beside_a_training_that_cannot_be() -> None:
+    begun = []
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        begun.append(True)
+        yield
+
+    few = written(5)
+    with pytest.raises(InvalidInputError, match="questions with"):
+        train(workshop(few), few, size=TINY, seed=1, progress=quiet, beside=beside())
+    assert not begun
+
+
+def test_an_audit_is_known_by_its_plan_and_by_its_last_round(trained: Trained) -> None:
+    stages = [
+        measure(opened_of(TRACES[0], opened=opened, whole=1), trained.heads, trained.readers,
+                tokenizer())
+        for opened in (1, 2)
+    ]  # fmt: skip
+    code = [replace(one, code=True) for one in stages]
+    plain, inflated = judge_audits(
+        [
+            (Plan(TRACES[0]), stages),
+            (Plan(TRACES[-1], "bag_of_own_tokens", 1.0, "appended", 1024), code),
+        ],
+        trained.detectors,
+    )
+    assert (plain.domain, plain.qid, plain.block_size) == (TRACES[0].domain, TRACES[0].qid, 256)
+    assert (plain.code, plain.inflated) == (False, False)
+    assert (inflated.domain, inflated.qid) == (TRACES[-1].domain, TRACES[-1].qid)
+    assert (inflated.block_size, inflated.code, inflated.inflated) == (1024, True, True)
+    for one in (plain, inflated):
+        assert len(one.rounds) == 2
+        for (found, blocks), measured in zip(one.rounds, stages, strict=True):
+            ratios = trained.detectors.ratios(measured)
+            assert blocks == len(ratios)
+            assert np.array_equal(found, trained.detectors.session_evidence(ratios))
+        assert len(one.scores) == len(stages[-1].block)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +373,7 @@ def test_outcomes_are_what_the_judge_decides(
         assert result.probability == found.probability
         assert result.interval == found.estimate.interval
         judgement = judge.judge(evidence)
-        assert decide(found, evidence) == (judgement.outcome, judgement.reason)
+        assert decide(found, evidence, judge.rules) == (judgement.outcome, judgement.reason)
         if result.outcome == "INCONCLUSIVE":
             assert evidence.last
 

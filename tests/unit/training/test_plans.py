@@ -10,7 +10,7 @@ from tests.support.laboratory import trace
 from verifier_sdk.lab import ATTACKS, RATES, Trace
 from verifier_sdk.lab.attack import family_of
 from verifier_sdk.semantic.families import FAMILIES, UNSEEN
-from verifier_sdk.training.plans import chosen, honest_plans, training_plans
+from verifier_sdk.training.plans import BLOCK_SIZES, chosen, honest_plans, training_plans
 
 
 def many(questions: int, each: int, domain: str = "math") -> list[Trace]:
@@ -84,9 +84,10 @@ def test_every_trained_attack_is_planned_for_each_trace() -> None:
     for one in TRACES:
         own = [plan for plan in plans if plan.trace is one]
         counts = Counter(plan.attack for plan in own)
-        assert counts.pop("none") == 2
+        assert counts.pop("none") == 4 + 1
         assert counts == dict.fromkeys(trained, 1)
-        assert {plan.draw for plan in own if plan.attack == "none"} == {0, 1}
+        honest = [plan for plan in own if plan.attack == "none" and not plan.condensed]
+        assert [plan.draw for plan in honest] == [0, 1, 2, 3]
 
 
 def test_no_unseen_family_is_trained_on() -> None:
@@ -111,15 +112,35 @@ def test_plans_are_those_of_the_seed_and_distinct() -> None:
 def test_over_many_traces_all_families_are_planned() -> None:
     families = {
         family_of(ATTACKS[plan.attack], plan.placement)
-        for plan in training_plans(many(60, 1), seed=1, honest=0)
+        for plan in training_plans(many(60, 1), seed=1, honest=0, terse=0)
     }
     assert families == set(FAMILIES)
 
 
-def test_honest_sessions_are_drawn_so_often_the_first_at_the_usual_size() -> None:
-    plans = list(honest_plans(TRACES, draws=5, seed=1))
-    assert len(plans) == 60
+def test_honest_sessions_are_drawn_so_often_at_each_block_size_in_turn() -> None:
+    plans = list(honest_plans(TRACES, draws=5, terse=0))
+    assert len(plans) == len(set(plans)) == 60
     assert {plan.attack for plan in plans} == {"none"}
-    assert {plan.block_size for plan in plans if plan.draw == 0} == {256}
-    assert {plan.block_size for plan in plans} == {256, 512, 1024}
-    assert len(set(plans)) == 60
+    for one in TRACES:
+        own = [plan for plan in plans if plan.trace is one]
+        assert [plan.draw for plan in own] == [0, 1, 2, 3, 4]
+        assert [plan.block_size for plan in own] == [256, 512, 1024, 256, 256]
+    assert {plan.block_size for plan in honest_plans(TRACES, draws=1)} == {256}
+
+
+def test_condensed_sessions_are_honest_ones_of_the_usual_block_size() -> None:
+    for plans in (
+        list(honest_plans(TRACES, draws=2, terse=3)),
+        list(training_plans(TRACES, seed=1, honest=2, terse=3)),
+    ):
+        found = [plan for plan in plans if plan.condensed]
+        assert len(found) == len(set(found)) == 3 * len(TRACES)
+        assert {(plan.attack, plan.rate, plan.block_size) for plan in found} == {("none", 0.0, 256)}
+        assert Counter(plan.trace for plan in found) == dict.fromkeys(TRACES, 3)
+
+
+def test_every_block_size_is_trained_on_with_and_without_filler() -> None:
+    plans = list(training_plans(TRACES, seed=1))
+    for honest in (True, False):
+        found = {plan.block_size for plan in plans if (plan.attack == "none") == honest}
+        assert found == set(BLOCK_SIZES)

@@ -10,12 +10,13 @@ from tests.support.judges import WIDTHS, Floats, heads, numbers, readers
 from tests.support.laboratory import tokenizer, trace, written
 from tests.support.workshops import quiet, workshop
 from verifier_sdk.lab import Trace
-from verifier_sdk.semantic.detectors import KINDS
+from verifier_sdk.semantic.aggregate import KINDS
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import PAIR_HEADS
 from verifier_sdk.semantic.measure import Measured, measure
 from verifier_sdk.training.detectors import (
     FOLDS,
+    LOOPS,
     Example,
     _folds,
     example,
@@ -38,6 +39,7 @@ def measured(block: list[int], tokens: list[int], whole: list[int]) -> Measured:
     return Measured(
         rows_for(block, "block"), rows_for(tokens, "tokens"), rows_for(whole, "whole"),
         np.array(block, np.int64), np.array(tokens, np.int64), np.array(whole, np.int64),
+        256, code=False,
     )  # fmt: skip
 
 
@@ -110,6 +112,20 @@ def test_questions_with_many_sessions_weigh_less_for_each() -> None:
     assert (weights[owners == 5][:, BAG] == 1.0).all()
 
 
+def test_honest_reasoning_that_loops_weighs_more() -> None:
+    looping = trace("so the sky is blue and the sea is green and deep. " * 9, qid="q")
+    blocks = measured([0, 1], [2, 3], [0])
+    honest, filler = (
+        Example(Plan(looping, attack), family, blocks, np.full(4, share))
+        for attack, family, share in (("none", "", 0.0), ("x", "bag", 1.0))
+    )
+    _, _, weights, owners = rows_of([honest, made("", [0.0] * 4, qid="other"), filler], "block")
+    assert (weights[owners == 0] == LOOPS).all()
+    assert (weights[owners == 1] == 1.0).all()
+    # Filler in such a session is as good an example as any.
+    assert (weights[owners == 2][:, BAG] == 1.0).all()
+
+
 def test_without_blocks_of_a_kind_there_is_nothing_to_train_on() -> None:
     bare = [made("", [0.0] * 4, qid=f"{at}", blocks=measured([0], [], [1])) for at in range(4)]
     with pytest.raises(InvalidInputError, match="no blocks of kind 'tokens'"):
@@ -140,7 +156,7 @@ def test_detectors_learn_what_they_are_shown() -> None:
     evidence = []
     for one in examples:
         ratios = found.ratios(one.measured)
-        evidence.append(found.session_evidence(ratios, whole=1)[BAG])
+        evidence.append(found.session_evidence(ratios)[BAG])
     assert min(evidence[1::2]) > max(evidence[::2])
     again = train_detectors(examples, seed=1, steps=0.03)
     for name, tensor in found.tensors().items():
@@ -256,14 +272,14 @@ def test_answers_are_needed_of_two_questions() -> None:
     shop = workshop(mute)
     made = shop.sessions([Plan(one) for one in mute], rounds=1, what="a", progress=quiet)
     with pytest.raises(InvalidInputError, match="head block_to_answer needs"):
-        train_heads(shop, made, seed=1, steps=QUICK)
+        train_heads(shop, made, mute, seed=1, steps=QUICK, progress=quiet)
 
 
 def test_heads_are_the_same_for_the_same_seed(shop: Workshop) -> None:
     made = shop.sessions(plans_of(TRACES), rounds=1, what="a", progress=quiet)
-    one = train_heads(shop, made, seed=1, steps=0.01)
-    same = train_heads(shop, made, seed=1, steps=0.01)
-    other = train_heads(shop, made, seed=2, steps=0.01)
+    one = train_heads(shop, made, TRACES, seed=1, steps=0.01, progress=quiet)
+    same = train_heads(shop, made, TRACES, seed=1, steps=0.01, progress=quiet)
+    other = train_heads(shop, made, TRACES, seed=2, steps=0.01, progress=quiet)
     assert one.dimension == 12
     for name, tensor in one.tensors().items():
         assert np.array_equal(same.tensors()[name], tensor)

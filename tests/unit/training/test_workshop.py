@@ -10,7 +10,15 @@ import pytest
 from coin_protocol.embedding import embed_texts, project, unit
 from coin_protocol.quantise import dequantise
 from coin_protocol.testing.small import DIMENSION, SmallEmbedder
-from tests.support.laboratory import profile, table, tokenizer, trace, written
+from tests.support.laboratory import (
+    SENTENCE,
+    profile,
+    spelled,
+    table,
+    tokenizer,
+    trace,
+    written,
+)
 from tests.support.workshops import quiet, workshop
 from verifier_sdk.lab import ATTACKS, NotApplicableError
 from verifier_sdk.semantic.judge import VisibleText
@@ -63,6 +71,34 @@ def test_long_reasoning_is_cut() -> None:
     assert len(session.reply.ids) == MAX_TOKENS
 
 
+LINES = trace(
+    "\n".join(f"step {at} is {SENTENCE} and more of it." for at in range(250)), id="lines"
+)
+
+
+def test_a_condensed_session_is_an_honest_one_of_half_the_lines() -> None:
+    shop = workshop([LINES])
+    whole, terse = shop.session(Plan(LINES)), shop.session(Plan(LINES, condensed=True))
+    assert 0.35 < len(terse.reply.ids) / len(whole.reply.ids) < 0.65
+    assert not terse.reply.injected.any()
+    assert set(spelled(terse.reply.ids).splitlines()) < set(spelled(whole.reply.ids).splitlines())
+    # Its draws are its own, and its text the same whatever is drawn.
+    assert terse.seed != whole.seed
+    again = shop.session(Plan(LINES, draw=1, condensed=True))
+    assert np.array_equal(again.reply.ids, terse.reply.ids)
+    assert again.seed != terse.seed
+
+
+def test_a_trace_that_has_little_left_when_condensed_is_left_out() -> None:
+    short = trace("\n".join([SENTENCE] * 30))
+    shop = workshop([short])
+    with pytest.raises(NotApplicableError, match="too little is left"):
+        shop.session(Plan(short, condensed=True))
+    plans = [Plan(short), Plan(short, condensed=True)]
+    made = shop.sessions(plans, rounds=1, what="a", progress=quiet)
+    assert [plan.condensed for plan, _ in made] == [False]
+
+
 def test_attacks_that_do_not_apply_are_left_out(shop: Workshop) -> None:
     attack = "other_model_same_question"
     with pytest.raises(NotApplicableError):
@@ -85,20 +121,18 @@ def test_every_attack_makes_a_session_or_says_that_it_does_not_apply(
             assert len(session.drawn) == 1
 
 
-def test_audits_show_what_was_known_after_each_round() -> None:
+def test_stages_show_what_was_known_after_each_round() -> None:
     long = trace(" ".join(one.reasoning for one in TRACES) * 2, qid="long")
-    audits = list(
-        workshop([*TRACES, long]).audits(
-            [Plan(long), Plan(FIRST)], whole=(2,), what="audits", progress=quiet
-        )
-    )
-    assert [plan.trace for plan, _ in audits] == [long, FIRST]
-    for _, stages in audits:
-        assert [stage.rounds for stage in stages] == list(range(1, len(stages) + 1))
-        assert [stage.last for stage in stages][:-1] == [False] * (len(stages) - 1)
-        assert stages[-1].last
-        assert all(len(stage.whole_blocks) == 2 for stage in stages)
-    assert len(audits[0][1]) > 1
+    shop = workshop([*TRACES, long])
+    plans = [Plan(long), Plan(FIRST)]
+    made = shop.sessions(plans, rounds=3, whole=(2,), what="audits", progress=quiet)
+    assert [plan for plan, _ in made] == plans
+    stages = [shop.stages(plan, session) for plan, session in made]
+    for (_, session), found in zip(made, stages, strict=True):
+        assert [stage.rounds for stage in found] == list(range(1, len(session.drawn) + 1))
+        assert [stage.last for stage in found] == [False] * (len(found) - 1) + [True]
+        assert all(len(stage.whole_blocks) == 2 for stage in found)
+    assert len(stages[0]) > 1
 
 
 def test_preparing_embeds_all_that_evidence_needs() -> None:
@@ -110,6 +144,19 @@ def test_preparing_embeds_all_that_evidence_needs() -> None:
         session.evidence(shop.visible(plan.trace))
     # Rows of token ids come from the table.
     assert shop.cache._used - known <= 1
+
+
+def test_blocks_are_cut_into_the_windows_of_the_profile(shop: Workshop) -> None:
+    ids = shop.library.ids(FIRST)
+    (first, short) = shop.windows_of([ids[:256], ids[256:300]])
+    assert [len(first), len(short)] == [4, 1]
+    assert "".join(first).encode() == spelled(ids[:256])
+    rows = shop.vectors(first)
+    assert rows.dtype == np.float64
+    assert rows.shape == (4, 12)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1.0)
+    exact = project(profile().message.embedding, embed_texts(SmallEmbedder(), first))
+    assert np.allclose(rows, exact, atol=3e-3)
 
 
 def test_vectors_are_those_of_the_profiles_models(shop: Workshop) -> None:
@@ -153,13 +200,10 @@ def test_traces_of_two_files_may_share_an_id(shop: Workshop) -> None:
 def test_progress_is_told_how_much_there_is() -> None:
     shop = workshop(TRACES)
     told: list[tuple[str, int, int]] = []
-    list(
-        shop.audits(
-            [Plan(FIRST)], whole=(0,), what="audits",
-            progress=lambda *step: told.append(step),
-        )
-    )  # fmt: skip
+    made = shop.sessions(
+        [Plan(FIRST)], rounds=1, what="audits", progress=lambda *step: told.append(step)
+    )
+    shop.prepare(made, "embedding for audits", lambda *step: told.append(step))
     assert ("audits", 1, 1) in told
-    assert ("judging audits", 1, 1) in told
     _, done, total = [step for step in told if step[0] == "embedding for audits"][-1]
     assert done == total > 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from verifier_sdk.lab.attack import Ids, Material, filler
-from verifier_sdk.lab.attacks.text import cut_sentences, encode
+from verifier_sdk.lab.attacks.text import cut_sentences, encode, fitting
 from verifier_sdk.lab.attacks.vocabulary import drawn
 
 
@@ -21,9 +21,13 @@ def bag_of_own_tokens(material: Material, rng: np.random.Generator) -> Iterator[
 def sentences_shuffled(material: Material, rng: np.random.Generator) -> Iterator[Ids]:
     """All sentences of the reasoning in a random order, and then again in another one."""
     found = cut_sentences(material.tokenizer, material.ids)
+    before = material.ids[-1:]
     while True:
         for at in rng.permutation(len(found)).tolist():
-            yield found[at]
+            # A space that is missing or doubled would give every joint away.
+            first = fitting(material.tokenizer, before, found[at][:1])
+            yield np.concatenate([first, found[at][1:]])
+            before = found[at][-1:]
 
 
 def own_tokens(material: Material) -> Ids:

@@ -81,6 +81,18 @@ def cut_sentences(tokenizer: Tokenizer, ids: Ids) -> list[Ids]:
     return found
 
 
+def fitting(tokenizer: Tokenizer, before: Ids, ids: Ids) -> Ids:
+    """Return ids with the space before them that fits: none after a line's end, else one.
+
+    Args:
+        tokenizer: The profile's.
+        before: What each id follows, uint32 (n,).
+        ids: Ids that begin a sentence, uint32 (n,); one without a twin stays as it is.
+    """
+    with_space, without, ends_line = _spaced(tokenizer)
+    return np.where(ends_line[before], without[ids], with_space[ids]).astype(np.uint32)
+
+
 def needed(text: str, name: str) -> str:
     """Return a text that an attack cannot do without.
 
@@ -109,3 +121,21 @@ def _kinds(tokenizer: Tokenizer) -> npt.NDArray[np.uint8]:
         if text[:1] == "\n":
             kinds[at] |= _GOES_ON
     return kinds
+
+
+@per_tokenizer
+def _spaced(
+    tokenizer: Tokenizer,
+) -> tuple[Ids, Ids, npt.NDArray[np.bool_]]:
+    """Return each id's twin with a space before it, that without, and whether it ends a line."""
+    pieces = [tokenizer.token_bytes(at) for at in range(tokenizer.vocabulary_size)]
+    known = {piece: token for token, piece in reversed(list(enumerate(pieces)))}
+    with_space = np.arange(len(pieces), dtype=np.uint32)
+    without = with_space.copy()
+    for token, piece in enumerate(pieces):
+        if piece[:1] == b" " and piece[1:2].strip():
+            bare = known.get(piece[1:])
+            if bare is not None:
+                without[token] = bare
+                with_space[bare] = token
+    return with_space, without, np.array([piece.endswith(b"\n") for piece in pieces])

@@ -37,7 +37,10 @@ DILATIONS: Final = (1, 2, 4, 8, 16, 32)
 REPEATS: Final = 4
 """Up to how many tokens that end at a place may be marked as standing in the block before."""
 
-_WIDTH: Final = 96
+DROPPED: Final = 0.1
+"""Share of the tokens that are hidden while training: no text is then known by heart."""
+
+_WIDTH: Final = 64
 _EMBEDDING: Final = 48
 _PREFIX: Final = "blocks."
 _FAR: Final = 1e4
@@ -99,7 +102,10 @@ class BlockNet(nn.Module):
         """
         full = rows != PADDING
         mask = None if bool(full.all()) else full[:, :, None].to(torch.float32)
-        states = self.project(torch.cat([self.embedding(rows), repeats], -1))
+        tokens = self.embedding(rows)
+        if self.training:
+            tokens = tokens * (torch.rand(*rows.shape, 1) >= DROPPED)
+        states = self.project(torch.cat([tokens, repeats], -1))
         for layer in self.layers:
             states = layer(states, mask)
         states = self.norm(states)

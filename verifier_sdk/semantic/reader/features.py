@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -120,22 +121,34 @@ def _sentences(pieces: Sequence[bytes]) -> int:
     """Count sentences and lines; a text has one at least."""
     ends = 0
     for piece, following in zip(pieces, [*pieces[1:], b" "], strict=True):
-        text = piece.decode(errors="ignore").rstrip(" ")
-        if text.endswith(("\n", "\u3002", "\uff01", "\uff1f")) or (
-            text.endswith((".", "!", "?")) and following[:1].isspace()
-        ):
-            ends += 1
+        alone, before_space = _ends(piece)
+        ends += alone or (before_space and following[:1].isspace())
     return max(ends, 1)
+
+
+@lru_cache(maxsize=1 << 17)
+def _ends(piece: bytes) -> tuple[bool, bool]:
+    """Return whether a piece ends a sentence or line by itself, and before white space."""
+    text = piece.decode(errors="ignore").rstrip(" ")
+    return text.endswith(("\n", "\u3002", "\uff01", "\uff1f")), text.endswith((".", "!", "?"))
 
 
 def _shingles(ids: Rows, length: int) -> npt.NDArray[np.uint64]:
     """Return a 64-bit hash of each run of `length` ids, uint64 (n - length + 1,)."""
+    return _shingled(ids.tobytes(), length)
+
+
+@lru_cache(maxsize=256)
+def _shingled(raw: bytes, length: int) -> npt.NDArray[np.uint64]:
+    # Each block is compared with the others of its session, and all of them with its texts.
+    ids = np.frombuffer(raw, np.int64).astype(np.uint64)
     count = max(len(ids) - length + 1, 0)
     mixed = np.zeros(count, np.uint64)
     for offset in range(length):
         # Mixed in one after another, so that order matters; arithmetic is mod 2^64.
-        mixed = (mixed ^ ids[offset : offset + count].astype(np.uint64)) * _MIX
+        mixed = (mixed ^ ids[offset : offset + count]) * _MIX
         mixed ^= mixed >> np.uint64(29)
+    mixed.flags.writeable = False
     return mixed
 
 

@@ -1,0 +1,162 @@
+"""What each kind of evidence adds: detectors trained and calibrated without it.
+
+python -m benchmarks.ablations [TIER …]
+
+Needs `../shared/data` beside the repository and the token table, and some 40 minutes. Detectors
+are trained on the questions for detectors; shares of inflated sessions failed at 4 % false
+alarms are of the calibration questions, whose inflated sessions nothing was fitted to. The test
+split plays no part. Blocks of 256 tokens, reasoning of four blocks or more, rates of 1 and more
+at `committed`, 0.5 and more at `opened`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import platformdirs
+
+from benchmarks._common import real_table, report, skip
+from coin_protocol.cli.common import quiet_models
+from coin_protocol.models import Models
+from coin_protocol.profile import Policy, Profile
+from verifier_sdk.lab import ATTACKS, Library, Trace, read_traces, split
+from verifier_sdk.lab.attack import family_of
+from verifier_sdk.semantic.calibration import TIERS
+from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.measure import BLOCK_COLUMNS, TOKEN_COLUMNS, WHOLE_COLUMNS, Measured
+from verifier_sdk.training.calibrate import calibrate, statistic_of
+from verifier_sdk.training.detectors import Example, train_detectors
+from verifier_sdk.training.embedder import EmbeddingCache, FastEmbedder
+from verifier_sdk.training.pipeline import (
+    Size,
+    audit_sessions,
+    example_sessions,
+    judge_audits,
+    make_heads,
+    make_readers,
+    measure_audits,
+    measure_examples,
+)
+from verifier_sdk.training.tables import BLOCK_SIZE, LEAST_BLOCKS, RATES
+from verifier_sdk.training.workshop import Plan, Workshop
+
+DATA: Final = Path(__file__).parents[2] / "shared" / "data"
+SEED: Final = 1
+FALSE_ALARMS: Final = 0.04
+
+GROUPS: Final[dict[str, Callable[[str], bool]]] = {
+    "nothing": lambda _: False,
+    "matching_heads": lambda name: "_head" in name or name.startswith("window_"),
+    "answer_and_prompt": lambda name: name.startswith(("answer_", "prompt_")),
+    "other_blocks": lambda name: name.startswith("others_"),
+    "coherence_within": lambda name: name.startswith(("within_", "adjacent_", "concentration")),
+    "copies": lambda name: name.startswith(("copies_", "twin_")),
+    "tokens_to_block": lambda name: name.startswith("tokens_"),
+    "run_reader": lambda name: name.startswith("run_") or name == "session_sum",
+    "rarity_of_tokens": lambda name: (
+        name in ("idf", "in_prompt", "in_answer", "in_session")
+        or name.startswith(("runs_in", "rare_runs"))
+    ),
+    "block_reader": lambda name: name.startswith("read_"),
+    "text_of_whole_blocks": lambda name: name.startswith("text_"),
+}
+"""By name, which columns are left out."""
+
+
+def main() -> None:
+    """Measure each group in turn, at each tier."""
+    quiet_models()
+    profile = Profile.shipped("default")
+    if real_table(profile) is None:
+        skip("ablations", "the token table is not built: coin table build")
+        return
+    if not any(DATA.glob("*.jsonl.gz")):
+        skip("ablations", "no traces in ../shared/data beside the repository")
+        return
+    traces = read_traces(sorted(DATA.glob("*.jsonl.gz")))
+    models, cache = Models(profile), platformdirs.user_cache_path("coin") / "training"
+    embedder = FastEmbedder(models.embedder)
+    digest = profile.message.embedding.weights_sha256.hex()[:12]
+    kept = EmbeddingCache(embedder, cache / f"{digest}-{embedder.precision}")
+    library = Library(traces, models.tokenizer, kept.embed)
+    workshop = Workshop(models, kept, library, Policy.shipped().message.rounds)
+    parts, size = split(traces), Size()
+    readers = make_readers(workshop.library, parts["train"], size=size, kept=cache, progress=_quiet)
+    heads = make_heads(workshop, parts["train"], size=size, seed=SEED, progress=_quiet)
+    sessions = example_sessions(workshop, parts["detectors"], size, SEED, _quiet)
+    examples = measure_examples(workshop, sessions, heads, readers, _quiet)
+    for tier in sys.argv[1:] or TIERS:
+        made = audit_sessions(workshop, parts["calibration"], tier, size, SEED, _quiet)
+        audits = measure_audits(workshop, made, heads, readers, _quiet)
+        able = {
+            plan.trace
+            for plan, _ in audits
+            if len(library.ids(plan.trace)) > (LEAST_BLOCKS - 1) * BLOCK_SIZE
+        }
+        for name, dropped in GROUPS.items():
+            found = detection(examples, audits, tier, able, dropped)
+            for family in FAMILIES:
+                report(
+                    f"ablations.{tier}.without_{name}.{family}",
+                    found.get(family),
+                    unit="share failed",
+                    better="higher",
+                )
+
+
+def detection(
+    examples: Sequence[Example],
+    audits: Sequence[tuple[Plan, list[Measured]]],
+    tier: str,
+    able: AbstractSet[Trace],
+    dropped: Callable[[str], bool],
+) -> dict[str, float]:
+    """Return the share of each family's sessions that is failed without some columns.
+
+    Args:
+        examples: To train on.
+        audits: To calibrate on, and to measure.
+        tier: Of the audits.
+        able: Traces that are long enough to count.
+        dropped: Whether a column, by name, is left out.
+    """
+    detectors = train_detectors(
+        [replace(one, measured=without(one.measured, dropped)) for one in examples], seed=SEED
+    )
+    blind = [(plan, [without(one, dropped) for one in stages]) for plan, stages in audits]
+    audited = judge_audits(blind, detectors)
+    fitted = calibrate(audited)
+    failed: dict[str, list[bool]] = {}
+    for (plan, _), one in zip(blind, audited, strict=True):
+        alike = plan.trace in able and plan.block_size == BLOCK_SIZE
+        if one.inflated and alike and plan.rate in RATES[tier]:
+            family = family_of(ATTACKS[plan.attack], plan.placement)
+            p_value = fitted.p_value(statistic_of(fitted, one), one.block_size, code=one.code)
+            failed.setdefault(family, []).append(p_value <= FALSE_ALARMS)
+    return {family: float(np.mean(found)) for family, found in failed.items()}
+
+
+def without(measured: Measured, dropped: Callable[[str], bool]) -> Measured:
+    """Return what was measured with some columns at zero."""
+    parts = {}
+    for kind, columns in (
+        ("block", BLOCK_COLUMNS), ("tokens", TOKEN_COLUMNS), ("whole", WHOLE_COLUMNS),
+    ):  # fmt: skip
+        rows = getattr(measured, kind).copy()
+        rows[:, [dropped(name) for name in columns]] = 0.0
+        parts[kind] = rows
+    return replace(measured, **parts)
+
+
+def _quiet(_what: str, _done: int, _total: int) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()
