@@ -49,6 +49,8 @@ from verifier_sdk.training.workshop import Plan, Workshop
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"
 SEED: Final = 1
 FALSE_ALARMS: Final = 0.04
+STEPS: Final = 0.5
+"""Share of the full training of detectors: all are compared at the same."""
 
 GROUPS: Final[dict[str, Callable[[str], bool]]] = {
     "nothing": lambda _: False,
@@ -127,7 +129,9 @@ def detection(
         dropped: Whether a column, by name, is left out.
     """
     detectors = train_detectors(
-        [replace(one, measured=without(one.measured, dropped)) for one in examples], seed=SEED
+        [replace(one, measured=without(one.measured, dropped)) for one in examples],
+        seed=SEED,
+        steps=STEPS,
     )
     blind = [(plan, [without(one, dropped) for one in stages]) for plan, stages in audits]
     audited = judge_audits(blind, detectors)

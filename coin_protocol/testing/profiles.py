@@ -90,7 +90,7 @@ def rules_policy() -> pb.Policy:
     )
 
 
-JUDGE_SHA256 = "9a70e5fd17e71bb45b532d9824d44d605b2300679f1d252e6efc73ed31b90ee3"
+JUDGE_SHA256 = "29a3d01222d95246cff050c4e228ba2bbe5d72b6a84c53d7cc5208d022ab3e43"
 """Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"

@@ -44,6 +44,10 @@ WHOLE_COLUMNS: Final = (
 """Names of the columns that each kind of detector reads."""
 
 
+_SAMPLED: Final = 0.04
+"""Share of the ids of a block that may be other than canonical and say nothing: honest models
+sample such ids now and then, one in two hundred and more."""
+
 _FENCE: Final = b"```"
 
 _MOST_VISIBLE: Final = 16_384
@@ -262,6 +266,8 @@ def _whole_rows(
             for block in blocks
         ]
     )
+    noncanonical = list(FEATURES).index("noncanonical")
+    texts[:, noncanonical] = np.maximum(texts[:, noncanonical] - _SAMPLED, 0.0)
     read = readers.blocks.read([block.ids for block in blocks])
     own = features[[row_of[block.index] for block in blocks]]
     rows: Floats = np.concatenate([own, read, texts], axis=1).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coin_protocol.errors import InvalidInputError
+from coin_protocol.tokenizer import noncanonical_tokens
 from coin_protocol.v1 import receipt_pb2
 from tests.support.judges import (
     SPACE,
@@ -20,7 +21,17 @@ from tests.support.judges import (
     units,
     visible,
 )
-from tests.support.laboratory import CODE, GERMAN, JAPANESE, SENTENCE, tokenizer, trace, traces
+from tests.support.laboratory import (
+    CODE,
+    GERMAN,
+    JAPANESE,
+    SENTENCE,
+    tokenizer,
+    trace,
+    traces,
+    written,
+)
+from tests.support.workshops import workshop
 from verifier_sdk.lab import Trace
 from verifier_sdk.semantic.features import ABSENT, BLOCK_FEATURES, block_features, measured_blocks
 from verifier_sdk.semantic.heads import PAIR_HEADS, Heads, pair_inputs
@@ -40,6 +51,7 @@ from verifier_sdk.semantic.measure import (
     Measured,
     measure,
 )
+from verifier_sdk.training.workshop import Plan
 
 FIRST = traces()[0]
 NOTHING = Visible(None, None)
@@ -231,6 +243,18 @@ def assert_same(left: Measured, right: Measured) -> None:
         here, there = (np.argsort(getattr(rows, index)) for rows in (left, right))
         assert np.array_equal(getattr(left, index)[here], getattr(right, index)[there])
         assert np.allclose(getattr(left, part)[here], getattr(right, part)[there], atol=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "found"), [(0.005, False), (1.0, True)])
+def test_a_few_ids_that_are_not_canonical_say_nothing(rate: float, *, found: bool) -> None:
+    (one,) = written(1)
+    shop = workshop([one])
+    session = shop.session(Plan(one, "finer_tokenization", rate, "scattered"), whole=2)
+    assert session.open_round()
+    rows = measured(session.evidence(shop.visible(one)))
+    counted = noncanonical_tokens(tokenizer(), session.reply.ids.tolist())
+    assert counted > 0
+    assert column(rows.whole, "text_noncanonical", WHOLE_COLUMNS).any() == found
 
 
 def test_the_order_in_which_blocks_stand_does_not_matter(shown: OpenedEvidence) -> None:
