@@ -126,7 +126,7 @@ def test_piped_the_text_stands_alone(attack: Attack, data: Path) -> None:
     assert done.out.startswith(found.reasoning + "\n\n" + found.answer[:20])
     assert "\x1b" not in done.out
     assert done.err == (
-        "answer_repeated (family echoed), appended at rate 0.1: 202 of 2220 tokens were injected "
+        "answer_repeated (family echoed), appended at rate 0.1: 222 of 2440 tokens were injected "
         "into math-01 (9.1%)\n"
     )
 

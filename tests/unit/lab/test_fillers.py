@@ -259,7 +259,8 @@ def test_ngram_text_keeps_the_sessions_pairs_but_copies_no_sentence(number: int)
 
 
 def test_some_ngram_text_copies_more_than_other() -> None:
-    target = material()
+    # A trace that repeats itself little: what repeats is copied by all.
+    target = material(traces()[1])
     known = grams(target.ids, 3)
     shares = []
     for seed in range(8):
