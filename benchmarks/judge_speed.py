@@ -3,8 +3,9 @@
 python -m benchmarks.judge_speed
 
 A session of 40 blocks with the shipped policy: 16 blocks opened with their embedding, tokens of
-the others; and the same with four blocks opened whole. Numbers and ids are random: the time
-does not depend on them.
+the others; and the same with four blocks opened whole. Embeddings are random: the time does not
+depend on them. Tokens are those of a sample trace: where an answer does not read like text, blocks
+are not read whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks._common import least_seconds, report, skip
 from coin_protocol.cli.common import quiet_models
@@ -22,6 +24,7 @@ from coin_protocol.embedding import Vectors, unit
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
+from provider_sdk.replay import shipped_traces
 from verifier_sdk.semantic import (
     OpenedBlock,
     OpenedEvidence,
@@ -42,7 +45,13 @@ _LIMIT: Final = 5.0
 def main() -> None:
     """Time the judge on both kinds of evidence."""
     quiet_models()
+    # Whatever multiplies matrices: the clock is this thread's.
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        _measure()
+
+
+def _measure() -> None:
     profile = Profile.shipped("default")
     try:
         tokenizer = Models(profile).tokenizer
@@ -52,34 +61,39 @@ def main() -> None:
     judge = LearnedJudge.load(
         ModelFile.shipped(), profile, tokenizer, Policy.shipped().message.learned_rules
     )
+    trace = max(shipped_traces(), key=lambda trace: len(trace.reasoning))
+    text = np.array(tokenizer.encode(trace.reasoning), np.uint32)
     for name, whole in (("committed", 0), ("opened", _WHOLE)):
-        seen = evidence(judge, whole)
-        judge.judge(seen)
+        seen = evidence(text, judge.heads.dimension, whole)
+        found = judge.assess(seen)
+        if found.tier != name:
+            msg = f"wanted evidence of the tier {name}; the judge took it for {found.tier}"
+            raise RuntimeError(msg)
         (seconds,) = least_seconds(partial(judge.judge, seen))
         report(f"judge_speed.{name}", 1e3 * seconds, unit="ms", better="lower", limit=_LIMIT)
 
 
-def evidence(judge: LearnedJudge, whole: int) -> OpenedEvidence:
-    """Return random evidence of the usual size."""
+def evidence(text: npt.NDArray[np.uint32], dimension: int, whole: int) -> OpenedEvidence:
+    """Return evidence of the usual size, with the ids of a text and random embeddings."""
     rng = np.random.default_rng(3)
-    dimension = judge.heads.dimension
 
     def vectors(count: int) -> Vectors:
         return unit(rng.normal(size=(count, dimension)))
 
     def ids(count: int) -> npt.NDArray[np.uint32]:
-        return rng.integers(1000, 60_000, count).astype(np.uint32)
+        start = int(rng.integers(0, len(text) - count))
+        return text[start : start + count]
 
     def tokens(index: int) -> OpenedTokens:
         at = np.concatenate([np.arange(4) + 4 * cell for cell in (index % 32, 40)])
         return OpenedTokens(index, at.astype(np.int64), ids(8))
 
-    def text() -> VisibleText:
+    def visible() -> VisibleText:
         return VisibleText(ids(512), vectors(8))
 
     return OpenedEvidence(
         [OpenedBlock(at, vectors(4), tokens(at), vectors(8)) for at in range(_OPENED)],
-        Visible(text(), text()),
+        Visible(visible(), visible()),
         total_blocks=_BLOCKS,
         block_size=256,
         token_blocks=[tokens(at) for at in range(_OPENED, _BLOCKS)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,10 @@ from coin_protocol.v1 import profile_pb2
 
 
 class Tokenizer(Protocol):
-    """What the protocol needs of an LLM's tokenizer."""
+    """What the protocol needs of an LLM's tokenizer. It never changes, and can be a key."""
+
+    def __hash__(self) -> int:
+        """Return the same number for the same tokenizer."""
 
     @property
     def sha256(self) -> bytes:
@@ -69,8 +72,13 @@ def noncanonical_tokens(tokenizer: Tokenizer, token_ids: Sequence[int]) -> int:
     that are no UTF-8 belong to no text, and their ids are not canonical.
     """
     pieces = [tokenizer.token_bytes(token_id) for token_id in token_ids]
+    raw = b"".join(pieces)
+    with suppress(UnicodeDecodeError):
+        # Most are, and this is much faster.
+        if tokenizer.encode(raw.decode()) == list(token_ids):
+            return 0
     canonical: set[tuple[int, int]] = set()
-    for start, text in _texts(b"".join(pieces)):
+    for start, text in _texts(raw):
         own = [tokenizer.token_bytes(token_id) for token_id in tokenizer.encode(text)]
         # Some tokenizers put a space before the first word.
         extra = len(b"".join(own)) - len(text.encode())

@@ -35,6 +35,15 @@ COPY_INPUTS: Final = 2 * _ONE_WAY
 _NOTHING: Final = -1.0
 
 
+def _shifts(width: int) -> Floats:
+    """Return which of a page's windows meets which of `width` mixtures, (4 * width, offsets)."""
+    met = [np.eye(PAGE, width, offset, dtype=np.float32).ravel() for offset in _OFFSETS]
+    return np.stack(met, axis=1)
+
+
+_SHIFTS: Final = {width: _shifts(width) for width in (PAGE, PAGE - 1)}
+
+
 def pages_of(
     blocks: Sequence[npt.NDArray[np.floating]],
 ) -> tuple[Floats, Places]:
@@ -73,8 +82,9 @@ def _one_way(pages: Floats) -> Floats:
     """Return how the windows of each page lie in each other page, (p, p, _ONE_WAY)."""
     count = len(pages)
     there = (pages != 0.0).any(axis=2)
-    columns: list[Floats] = []
-    best = {least: np.full((count, count), _NOTHING, np.float32) for least in _AT_LEAST}
+    extremes: list[Floats] = []
+    means: list[Floats] = []
+    taking_part: list[Floats] = []
     for share in _QUARTERS:
         mixed, known = pages, there
         if share:
@@ -82,35 +92,31 @@ def _one_way(pages: Floats) -> Floats:
             known = there[:, :-1] & there[:, 1:]
         width = mixed.shape[1]
         flat = pages.reshape(count * PAGE, -1) @ mixed.reshape(count * width, -1).T
-        cosines = flat.reshape(count, PAGE, count, width)
+        # (p, p, 4 * width): of each two pages, every window with every mixture.
+        each = flat.reshape(count, PAGE, count, width).transpose(0, 2, 1, 3)
+        cosines: Floats = each.reshape(count, count, PAGE * width)
+        both = (there[:, None, :, None] & known[None, :, None, :]).reshape(cosines.shape)
         if not share:
-            columns += _extremes(cosines, there)
-        for offset in _OFFSETS:
-            total = np.zeros((count, count), np.float32)
-            taking_part = np.zeros((count, count), np.float32)
-            for place in range(max(0, -offset), min(PAGE, width - offset)):
-                both = there[:, place, None] & known[None, :, place + offset]
-                total += np.where(both, cosines[:, place, :, place + offset], 0.0)
-                taking_part += both
-            mean = total / np.maximum(taking_part, 1.0)
-            columns.append(mean)
-            for least, found in best.items():
-                np.maximum(found, mean, out=found, where=taking_part >= least)
-    stacked: Floats = np.stack([*columns, *best.values()], axis=2)
+            extremes = _extremes(cosines, both)
+        part = both.astype(np.float32) @ _SHIFTS[width]
+        taking_part.append(part)
+        means.append(np.where(both, cosines, 0.0) @ _SHIFTS[width] / np.maximum(part, 1.0))
+    shifted = np.concatenate(means, axis=2)
+    part = np.concatenate(taking_part, axis=2)
+    best = [
+        np.where(part >= least, shifted, _NOTHING).max(axis=2, keepdims=True) for least in _AT_LEAST
+    ]
+    stacked: Floats = np.concatenate([*extremes, shifted, *best], axis=2).astype(np.float32)
     return stacked
 
 
-def _extremes(cosines: Floats, there: npt.NDArray[np.bool_]) -> list[Floats]:
-    """Return the greatest cosines of each two pages, their mean and their median."""
-    count = len(there)
-    both = there[:, :, None, None] & there[None, None]
-    flat = np.where(both, cosines, np.nan).transpose(0, 2, 1, 3).reshape(count, count, -1)
-    ordered = np.sort(np.nan_to_num(flat, nan=_NOTHING), axis=2)[:, :, ::-1]
-    tops = [np.ascontiguousarray(ordered[:, :, at]) for at in range(_TOP)]
-    share = np.maximum(both.transpose(0, 2, 1, 3).reshape(count, count, -1).sum(axis=2), 1)
-    middle = np.take_along_axis(ordered, ((share - 1) // 2)[:, :, None], axis=2)[:, :, 0]
-    mean = np.nansum(flat, axis=2) / share
-    return [*tops, mean.astype(np.float32), middle]
+def _extremes(cosines: Floats, both: npt.NDArray[np.bool_]) -> list[Floats]:
+    """Return the greatest cosines of each two pages, their mean and their median, (p, p, n)."""
+    ordered = np.sort(np.where(both, cosines, _NOTHING), axis=2)[:, :, ::-1]
+    known = np.maximum(both.sum(axis=2, keepdims=True), 1)
+    middle = np.take_along_axis(ordered, (known - 1) // 2, axis=2)
+    mean = np.where(both, cosines, 0.0).sum(axis=2, keepdims=True) / known
+    return [ordered[:, :, :_TOP], mean, middle]
 
 
 def _unit(rows: Floats) -> Floats:

@@ -7,6 +7,7 @@ repeats itself or what is already there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from verifier_sdk.semantic.copies import copy_inputs, pages_of
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import Heads
-from verifier_sdk.semantic.judge import OpenedEvidence, VisibleText
+from verifier_sdk.semantic.judge import OpenedBlock, OpenedEvidence, VisibleText
 from verifier_sdk.semantic.mlp import Floats
 
 Places = npt.NDArray[np.int64]
@@ -62,40 +63,25 @@ def block_features(evidence: OpenedEvidence, heads: Heads) -> Floats:
     indices = np.array(sorted(windows), np.int64)
     parts = [windows[index].astype(np.float32) for index in indices.tolist()]
     flat = np.concatenate(parts)
-    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    groups = _Groups.of(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
     means = _unit(np.stack([part.mean(0) for part in parts]))
     columns: dict[str, Floats] = {}
-    inside = [_within(part) for part in parts]
-    for at, name in enumerate(_WITHIN):
-        columns[name] = np.array([row[at] for row in inside], np.float32)
+    columns.update(zip(_WITHIN, _within(parts).T, strict=True))
     visible = evidence.visible
-    _visible(columns, "answer", visible.summary or visible.answer, flat, owner, means, heads)
+    _visible(columns, "answer", visible.summary or visible.answer, flat, groups, means, heads)
     if visible.summary is not None and visible.answer is not None:
         # A summary of the reasoning says more about it than the answer: the better one counts.
         second: dict[str, Floats] = {}
-        _visible(second, "answer", visible.answer, flat, owner, means, heads)
+        _visible(second, "answer", visible.answer, flat, groups, means, heads)
         for name, values in second.items():
             columns[name] = np.maximum(columns[name], values)
-    _visible(columns, "prompt", visible.prompt, flat, owner, means, heads)
-    _others(columns, flat, owner, means, indices, heads)
+    _visible(columns, "prompt", visible.prompt, flat, groups, means, heads)
+    _others(columns, flat, groups, means, indices, heads)
     _copies(columns, parts, heads)
-    tokens = np.zeros((len(_TOKENS), len(parts)), np.float32)
-    for at, index in enumerate(indices.tolist()):
-        block = opened.get(index)
-        if block is not None and len(block.tokens):
-            rows = block.tokens.astype(np.float32)
-            mean = _unit(rows.mean(0, keepdims=True))
-            tokens[:, at] = (
-                float((rows @ means[at]).mean()),
-                float(mean[0] @ means[at]),
-                float(heads.pair("tokens_to_block", mean, means[at : at + 1])[0]),
-                float((rows @ parts[at].T).max(axis=1).mean()),
-            )
-    columns.update({f"tokens_{name}": tokens[at] for at, name in enumerate(_TOKENS)})
+    _tokens(columns, opened, flat, groups, means, indices, heads)
     logits = heads.window(flat)
-    for at, family in enumerate(FAMILIES):
-        columns[f"window_{family}_mean"] = _by_owner(logits[:, at], owner, "mean")
-        columns[f"window_{family}_max"] = _by_owner(logits[:, at], owner, "max")
+    for how, values in (("mean", groups.mean(logits)), ("max", groups.max(logits))):
+        columns.update((f"window_{name}_{how}", values[:, at]) for at, name in enumerate(FAMILIES))
     count = len(parts)
     columns["place"] = (indices / max(evidence.total_blocks - 1, 1)).astype(np.float32)
     columns["blocks"] = np.full(count, np.log2(evidence.total_blocks), np.float32)
@@ -113,22 +99,26 @@ def measured_blocks(evidence: OpenedEvidence) -> dict[int, npt.NDArray[np.float6
     return dict(sorted(found.items()))
 
 
-def _within(windows: Floats) -> tuple[float, float, float, float, float]:
-    norm = float(np.linalg.norm(windows.mean(0)))
-    if len(windows) < 2:
-        return ABSENT, ABSENT, ABSENT, ABSENT, norm
-    gram = windows @ windows.T
-    pairs = gram[np.triu_indices(len(windows), 1)]
-    adjacent = np.diagonal(gram, 1)
-    return (
-        float(pairs.mean()), float(pairs.min()),
-        float(adjacent.mean()), float(adjacent.min()), norm,
-    )  # fmt: skip
+def _within(blocks: list[Floats]) -> Floats:
+    """Compare the windows of each block, float32 (blocks, len(_WITHIN))."""
+    rows = np.full((len(blocks), len(_WITHIN)), ABSENT, np.float32)
+    lengths = np.array([len(block) for block in blocks])
+    for length in np.unique(lengths).tolist():
+        which = np.flatnonzero(lengths == length)
+        windows = np.stack([blocks[at] for at in which.tolist()])
+        rows[which, -1] = np.linalg.norm(windows.mean(axis=1), axis=1)
+        if length > 1:
+            gram = windows @ windows.transpose(0, 2, 1)
+            pairs = gram[:, *np.triu_indices(length, 1)]
+            adjacent = np.diagonal(gram, 1, axis1=1, axis2=2)
+            found = (pairs.mean(1), pairs.min(1), adjacent.mean(1), adjacent.min(1))
+            rows[which, :-1] = np.stack(found, axis=1)
+    return rows
 
 
 def _visible(
     columns: dict[str, Floats], what: str, text: VisibleText | None, flat: Floats,
-    owner: Places, means: Floats, heads: Heads,
+    groups: _Groups, means: Floats, heads: Heads,
 ) -> None:  # fmt: skip
     if text is None or not len(text.windows):
         for name in _VISIBLE:
@@ -137,9 +127,9 @@ def _visible(
     near = (flat @ text.windows.astype(np.float32).T).max(axis=1)
     whole = text.embedding.astype(np.float32)
     found = {
-        "max": _by_owner(near, owner, "max"),
-        "mean": _by_owner(near, owner, "mean"),
-        "min": _by_owner(near, owner, "min"),
+        "max": groups.max(near),
+        "mean": groups.mean(near),
+        "min": groups.min(near),
         "whole": means @ whole,
         "head": heads.pair(f"block_to_{what}", means, np.broadcast_to(whole, means.shape)),
     }
@@ -149,7 +139,7 @@ def _visible(
 
 
 def _others(
-    columns: dict[str, Floats], flat: Floats, owner: Places, means: Floats,
+    columns: dict[str, Floats], flat: Floats, groups: _Groups, means: Floats,
     indices: Places, heads: Heads,
 ) -> None:  # fmt: skip
     count = len(means)
@@ -163,25 +153,52 @@ def _others(
     ordered = np.sort(apart, axis=1)
     rest = _unit(means.sum(0, keepdims=True) - means)
     gram = flat @ flat.T
-    gram[owner[:, None] == owner[None, :]] = np.nan
-    best = np.nanmax(gram, axis=1)
-    mean = np.nanmean(gram, axis=1)
+    own = groups.owner[:, None] == groups.owner[None, :]
+    best = np.where(own, -1.0, gram).max(axis=1)
+    mean = np.where(own, 0.0, gram).sum(axis=1) / (~own).sum(axis=1)
     nearest = np.where(off, cosines, -2.0).argmax(axis=1)
-    left, right = np.where(off)
+    left, right = np.triu_indices(count, 1)
     head = np.zeros((count, count), np.float32)
     head[left, right] = heads.pair("block_to_block", means[left], means[right])
-    head = head[off].reshape(count, count - 1)
+    head = (head + head.T)[off].reshape(count, count - 1)
     found = {
         "block_mean": apart.mean(1), "block_max": ordered[:, -1],
         "block_second": ordered[:, -2] if count > 2 else ordered[:, -1],
         "block_min": ordered[:, 0], "rest": (means * rest).sum(1),
-        "window_max": _by_owner(best, owner, "max"), "window_mean": _by_owner(best, owner, "mean"),
-        "window_min": _by_owner(best, owner, "min"), "window_top": _by_owner(mean, owner, "mean"),
+        "window_max": groups.max(best), "window_mean": groups.mean(best),
+        "window_min": groups.min(best), "window_top": groups.mean(mean),
         "nearest": cosines[np.arange(count), nearest],
         "nearest_distance": np.log2(np.abs(indices - indices[nearest]).astype(np.float32)),
         "head_mean": head.mean(1), "head_max": head.max(1), "head_min": head.min(1),
     }  # fmt: skip
     columns.update({f"others_{name}": values.astype(np.float32) for name, values in found.items()})
+
+
+def _tokens(
+    columns: dict[str, Floats], opened: dict[int, OpenedBlock], flat: Floats, groups: _Groups,
+    means: Floats, indices: Places, heads: Heads,
+) -> None:  # fmt: skip
+    """Compare the tokens that were opened in a block with its windows."""
+    found = np.full((len(_TOKENS), len(means)), ABSENT, np.float32)
+    vectors = [
+        opened[index].tokens if index in opened else np.empty((0, flat.shape[1]))
+        for index in indices.tolist()
+    ]
+    counts = np.array([len(rows) for rows in vectors])
+    known = np.flatnonzero(counts)
+    if len(known):
+        rows = np.concatenate(vectors).astype(np.float32)
+        whose = np.repeat(np.arange(len(means)), counts)
+        opened_groups = _Groups.of(whose)
+        centres = _unit(opened_groups.mean(rows))
+        near = np.where(whose[:, None] == groups.owner[None, :], rows @ flat.T, -1.0).max(axis=1)
+        found[:, known] = (
+            opened_groups.mean((rows * means[whose]).sum(axis=1)),
+            (centres * means[known]).sum(axis=1),
+            heads.pair("tokens_to_block", centres, means[known]),
+            opened_groups.mean(near),
+        )
+    columns.update({f"tokens_{name}": values for name, values in zip(_TOKENS, found, strict=True)})
 
 
 def _copies(columns: dict[str, Floats], blocks: list[Floats], heads: Heads) -> None:
@@ -197,17 +214,40 @@ def _copies(columns: dict[str, Floats], blocks: list[Floats], heads: Heads) -> N
         logits = np.maximum(logits, logits.T)
         ordered = np.sort(logits, axis=1)
         found[:] = ordered[:, -1], ordered[:, -2], np.logaddexp(0.0, logits).sum(axis=1)
+    of_block = _Groups.of(owner)
     for name, values in zip(_COPIES, found, strict=True):
-        columns[f"copies_{name}"] = _by_owner(values, owner, "max")
+        columns[f"copies_{name}"] = of_block.max(values)
 
 
-def _by_owner(values: Floats, owner: Places, how: str) -> Floats:
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    if how == "mean":
-        sums = np.add.reduceat(values, starts)
-        return (sums / np.diff(np.append(starts, len(values)))).astype(np.float32)
-    reduce = np.maximum if how == "max" else np.minimum
-    return reduce.reduceat(values, starts).astype(np.float32)
+@dataclass(frozen=True)
+class _Groups:
+    """Consecutive rows that belong together.
+
+    Attributes:
+        owner: Of each row, ascending, int64 (n,).
+        starts: First row of each group, int64 (groups,).
+        sizes: Rows of each group, int64 (groups,).
+    """
+
+    owner: Places
+    starts: Places
+    sizes: Places
+
+    @classmethod
+    def of(cls, owner: Places) -> _Groups:
+        starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
+        return cls(owner, starts, np.diff(np.append(starts, len(owner))))
+
+    def mean(self, values: Floats) -> Floats:
+        sums: Floats = np.add.reduceat(values, self.starts)
+        sizes = self.sizes.astype(np.float32)
+        return sums / (sizes if values.ndim == 1 else sizes[:, None])
+
+    def max(self, values: Floats) -> Floats:
+        return np.maximum.reduceat(values, self.starts)
+
+    def min(self, values: Floats) -> Floats:
+        return np.minimum.reduceat(values, self.starts)
 
 
 def _unit(rows: Floats) -> Floats:
