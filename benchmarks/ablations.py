@@ -49,7 +49,7 @@ from verifier_sdk.training.workshop import Plan, Workshop
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"
 SEED: Final = 1
 FALSE_ALARMS: Final = 0.04
-STEPS: Final = 0.5
+STEPS: Final = 0.25
 """Share of the full training of detectors: all are compared at the same."""
 
 GROUPS: Final[dict[str, Callable[[str], bool]]] = {
@@ -102,7 +102,7 @@ def main() -> None:
             if len(library.ids(plan.trace)) > (LEAST_BLOCKS - 1) * BLOCK_SIZE
         }
         for name, dropped in GROUPS.items():
-            found = detection(examples, audits, tier, able, dropped)
+            found = detection(examples, audits, tier, able, dropped, heads.subjects.outputs)
             for family in FAMILIES:
                 report(
                     f"ablations.{tier}.without_{name}.{family}",
@@ -118,6 +118,7 @@ def detection(
     tier: str,
     able: AbstractSet[Trace],
     dropped: Callable[[str], bool],
+    subjects: int,
 ) -> dict[str, float]:
     """Return the share of each family's sessions that is failed without some columns.
 
@@ -127,6 +128,7 @@ def detection(
         tier: Of the audits.
         able: Traces that are long enough to count.
         dropped: Whether a column, by name, is left out.
+        subjects: That sessions are told apart by.
     """
     detectors = train_detectors(
         [replace(one, measured=without(one.measured, dropped)) for one in examples],
@@ -135,13 +137,15 @@ def detection(
     )
     blind = [(plan, [without(one, dropped) for one in stages]) for plan, stages in audits]
     audited = judge_audits(blind, detectors)
-    fitted = calibrate(audited)
+    fitted = calibrate(audited, subjects=subjects)
     failed: dict[str, list[bool]] = {}
     for (plan, _), one in zip(blind, audited, strict=True):
         alike = plan.trace in able and plan.block_size == BLOCK_SIZE
         if one.inflated and alike and plan.rate in RATES[tier]:
             family = family_of(ATTACKS[plan.attack], plan.placement)
-            p_value = fitted.p_value(statistic_of(fitted, one), one.block_size, code=one.code)
+            p_value = fitted.p_value(
+                statistic_of(fitted, one), one.block_size, code=one.code, subject=one.subject
+            )
             failed.setdefault(family, []).append(p_value <= FALSE_ALARMS)
     return {family: float(np.mean(found)) for family, found in failed.items()}
 

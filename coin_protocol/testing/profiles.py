@@ -90,7 +90,7 @@ def rules_policy() -> pb.Policy:
     )
 
 
-JUDGE_SHA256 = "29a3d01222d95246cff050c4e228ba2bbe5d72b6a84c53d7cc5208d022ab3e43"
+JUDGE_SHA256 = "904532d32bd7ed056fa1b3b668b896f355e2b0abbb1f26fc8a7996085916bea0"
 """Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +27,7 @@ from verifier_sdk.semantic.calibration import GROUPS, SIZES, TIERS, Calibration,
 from verifier_sdk.semantic.copies import COPY_INPUTS
 from verifier_sdk.semantic.detectors import Detectors
 from verifier_sdk.semantic.families import FAMILIES
-from verifier_sdk.semantic.heads import PAIR_HEADS, Heads
+from verifier_sdk.semantic.heads import PAIR_HEADS, UNKNOWN_SUBJECT, Heads
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible, VisibleText
 from verifier_sdk.semantic.learned import ANSWER_LIMIT, LearnedJudge
 from verifier_sdk.semantic.measure import BLOCK_COLUMNS, TOKEN_COLUMNS, WHOLE_COLUMNS
@@ -45,6 +46,9 @@ Floats = npt.NDArray[np.float32]
 
 SPACE = 12
 """Numbers in a committed vector of the laboratory's profile."""
+
+SUBJECTS = 3
+"""That prompts are told apart by."""
 
 WIDTHS = dict(zip(KINDS, (len(BLOCK_COLUMNS), len(TOKEN_COLUMNS), len(WHOLE_COLUMNS)), strict=True))
 
@@ -77,6 +81,7 @@ def heads(dimension: int = SPACE, *, seed: int = 0) -> Heads:
         {name: mlp(1 + 2 * dimension, 1, seed=seed + at) for at, name in enumerate(PAIR_HEADS)},
         mlp(dimension, len(FAMILIES), seed=seed + 9),
         mlp(COPY_INPUTS, 1, seed=seed + 10),
+        mlp(dimension, SUBJECTS, seed=seed + 11),
     )
 
 
@@ -122,6 +127,7 @@ def calibration(*, seed: int = 0, sessions: int = 200) -> Calibration:
         null(1.0).scaled(0.5),
         null(1.5),
         np.array([[0.0, 4.0, 8.0], [-3.0, 0.0, 5.0]], np.float32),
+        tuple(null(1.0 + 0.1 * number) for number in range(SUBJECTS)),
     )
 
 
@@ -132,11 +138,12 @@ def session_ratios(
     tokens: int = 0,
     block_size: int = 256,
     code: bool = False,
+    subject: int = UNKNOWN_SUBJECT,
 ) -> Ratios:
     """Return ratios of blocks, the last so many opened whole, those before by tokens alone."""
     counts = (len(values) - tokens - whole, tokens, whole)
     kinds = np.repeat(np.arange(len(KINDS)), counts)
-    return Ratios(values, kinds, numbers(len(EXTREMES)), block_size, code)
+    return Ratios(values, kinds, numbers(len(EXTREMES)), block_size, code, subject)
 
 
 def learned_rules() -> profile_pb2.LearnedRules:
@@ -150,6 +157,29 @@ def judge(dimension: int = SPACE) -> LearnedJudge:
         heads(dimension), readers(), detectors(), {tier: calibration() for tier in TIERS},
         tokenizer(), learned_rules(), answer_limit=12.0,
     )  # fmt: skip
+
+
+def accusing(**evidence: float) -> LearnedJudge:
+    """Return a judge that finds so much evidence for these families, and none for others.
+
+    It compares with honest sessions as a whole, that have 25 at most.
+    """
+    sessions = {}
+    for family in FAMILIES:
+        inputs = len(SESSION_COLUMNS)
+        logit = np.array([evidence.get(family, -50.0)], np.float32)
+        nothing = np.zeros((inputs, 1), np.float32)
+        sessions[family] = Mlp(
+            np.zeros(inputs, np.float32), np.ones(inputs, np.float32), ((nothing, logit),)
+        )
+    nobody = Null(np.zeros(1, np.float32), np.full(1, 1e-9, np.float32))
+    combined = (Null.of(np.linspace(0.0, 3.0, 200), np.ones(200)),) * SIZES
+    among = replace(calibration(), combined=combined, subjects=(), domains=nobody, code=nobody)
+    return replace(
+        judge(),
+        detectors=replace(detectors(), sessions=sessions),
+        calibrations=dict.fromkeys(TIERS, among),
+    )
 
 
 def tensors_of(found: LearnedJudge) -> dict[str, npt.NDArray[np.generic]]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.measure import (
     BLOCK_COLUMNS,
     TOKEN_COLUMNS,
@@ -92,6 +93,7 @@ class Ratios:
         extremes: Of what was measured, float32 (len(EXTREMES),), as `extremes_of` returns.
         block_size: Tokens in a full block.
         code: Whether the client asked or was answered in code.
+        subject: That the prompt is most like.
     """
 
     values: Floats
@@ -99,6 +101,7 @@ class Ratios:
     extremes: Floats
     block_size: int
     code: bool = False
+    subject: int = UNKNOWN_SUBJECT
 
     def of(self, kind: str) -> Floats:
         """Return the ratios of one kind of block, (n, families)."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from coin_protocol.errors import ConfigurationError
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.mlp import Floats
 
 TIERS: Final = ("committed", "opened")
@@ -127,10 +128,13 @@ class Calibration:
         weights: How much of the false-alarm rate each family may use, float32 (families,),
             all above 0 and 1 together.
         combined: Of the combined statistic over all rounds of an audit, by class of block size.
-        domains: Of minus the log of the p-values that these give, in the domain where small ones
-            are most frequent; its tail is divided by what a domain may have more.
+        domains: Of minus the log of the p-values that these and the session's subject give, in
+            the domain where small ones are most frequent; its tail is divided by what a domain
+            may have more.
         code: Of the same, in sessions about code.
         odds: Log odds of inflation at knots of the combined statistic, float32 (2, k).
+        subjects: Of minus the log of the p-values that `combined` gives, by subject; none where
+            all are compared with all.
     """
 
     families: tuple[tuple[tuple[Null, ...], ...], ...]
@@ -139,6 +143,7 @@ class Calibration:
     domains: Null
     code: Null
     odds: Floats
+    subjects: tuple[Null, ...] = ()
 
     def family_p_values(
         self, evidence: npt.NDArray[np.floating], blocks: int, block_size: int
@@ -153,13 +158,22 @@ class Calibration:
         """Return the combined statistic: minus the log of the least weighted p-value."""
         return float(-np.log(np.min(p_values / self.weights)))
 
-    def p_value(self, statistic: float, block_size: int, *, code: bool) -> float:
+    def p_value(
+        self, statistic: float, block_size: int, *, code: bool, subject: int = UNKNOWN_SUBJECT
+    ) -> float:
         """Return the conformal p-value of a session's statistic, never 0.
 
-        Sessions about code are compared with such sessions too: real reasoning about code
-        looks odder than other reasoning does.
+        A session is compared with those on questions like its own, of which the client chose
+        one: real reasoning about some looks odder than about others. Where the question was not
+        seen, that subject counts which speaks most for the provider. So do sessions about code
+        in a session about code.
         """
         found = self.combined[size_of(block_size)].p_value(statistic)
+        if self.subjects:
+            known = subject != UNKNOWN_SUBJECT
+            alike = self.subjects[subject : subject + 1] if known else self.subjects
+            surprise = surprise_of(found)
+            found = max(null.p_value(surprise) for null in alike)
         surprise = surprise_of(found)
         others = [self.domains, self.code] if code else [self.domains]
         return max([found, *(null.p_value(surprise) for null in others)])
@@ -202,6 +216,9 @@ class Calibration:
             )
             combined = tuple(null(f"{size}.combined") for size in range(SIZES))
             domains, code = null("domains"), null("code")
+            subjects: list[Null] = []
+            while f"{tier}.subject.{len(subjects)}" in tensors:
+                subjects.append(null(f"subject.{len(subjects)}"))
         except KeyError as error:
             msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
             raise ConfigurationError(msg) from error
@@ -216,6 +233,7 @@ class Calibration:
             domains,
             code,
             odds.astype(np.float32),
+            tuple(subjects),
         )
 
     def _nulls(self) -> list[tuple[str, Null]]:
@@ -226,4 +244,5 @@ class Calibration:
             for family, null in zip(FAMILIES, nulls, strict=True)
         ]
         found += [(f"{size}.combined", null) for size, null in enumerate(self.combined)]
+        found += [(f"subject.{number}", null) for number, null in enumerate(self.subjects)]
         return [*found, ("domains", self.domains), ("code", self.code)]

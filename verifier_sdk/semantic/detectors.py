@@ -84,6 +84,7 @@ class Detectors:
             extremes=extremes_of(measured),
             block_size=measured.block_size,
             code=measured.code,
+            subject=measured.subject,
         )
 
     def session_evidence(self, ratios: Ratios) -> Floats:

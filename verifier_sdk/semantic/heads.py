@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from verifier_sdk.semantic.copies import COPY_INPUTS
 from verifier_sdk.semantic.families import FAMILIES
@@ -21,6 +22,12 @@ WINDOW_HEAD: Final = "window"
 
 COPIES_HEAD: Final = "copies"
 """Is one of two blocks a copy of part of the other, as it is or lightly edited."""
+
+SUBJECT_HEAD: Final = "subject"
+"""Which domain of the training traces a prompt is most like."""
+
+UNKNOWN_SUBJECT: Final = -1
+"""Of a session whose prompt was not seen."""
 
 
 def pair_inputs(left: Floats, right: Floats) -> Floats:
@@ -37,16 +44,28 @@ class Heads:
         pairs: By name, one logit each.
         window: One logit a family.
         copies: Of `copy_inputs`, one logit.
+        subjects: Of a prompt, one logit a subject.
     """
 
     pairs: Mapping[str, Mlp]
     window: Mlp
     copies: Mlp
+    subjects: Mlp
 
     def pair(self, name: str, left: Floats, right: Floats) -> Floats:
         """Return logits, float32 (n,), that pairs of unit rows (n, d) belong together."""
         logits: Floats = self.pairs[name](pair_inputs(left, right))[:, 0]
         return logits
+
+    def subject_of(self, prompt: npt.NDArray[np.floating] | None) -> int:
+        """Return the number of the subject that a prompt is most like.
+
+        Args:
+            prompt: Its unit embedding, (d,); None where it was not seen.
+        """
+        if prompt is None:
+            return UNKNOWN_SUBJECT
+        return int(self.subjects(prompt[None].astype(np.float32))[0].argmax())
 
     @property
     def dimension(self) -> int:
@@ -57,6 +76,7 @@ class Heads:
         """Return all tensors, for a file."""
         found = self.window.tensors(WINDOW_HEAD)
         found.update(self.copies.tensors(COPIES_HEAD))
+        found.update(self.subjects.tensors(SUBJECT_HEAD))
         for name, head in self.pairs.items():
             found.update(head.tensors(name))
         return found
@@ -73,4 +93,5 @@ class Heads:
             {name: Mlp.read(tensors, name, inputs=width, outputs=1) for name in PAIR_HEADS},
             Mlp.read(tensors, WINDOW_HEAD, inputs=dimension, outputs=len(FAMILIES)),
             Mlp.read(tensors, COPIES_HEAD, inputs=COPY_INPUTS, outputs=1),
+            Mlp.read(tensors, SUBJECT_HEAD, inputs=dimension),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -50,14 +50,14 @@ class Assessment:
 
     Attributes:
         tier: `committed`, or `opened` where whole blocks were.
-        p_value: Share of honest sessions with as much evidence, half that of the domain with
-            most of them, or in code that of sessions about code: the greatest.
+        p_value: Share of honest sessions on like questions with as much evidence, or half that
+            of the domain with most of them, in code of sessions about code: the greatest.
         probability: Of inflation, had half of all sessions been inflated.
         family: That explains the blocks best.
         estimate: Of the inflated share, by that family's detector.
         p_values: Of each family by itself, float64 (families,).
-        blocks: Opened, tokens alone counted too.
         statistic: That the p-value is of.
+        ratios: Log likelihood ratios of the opened blocks.
     """
 
     tier: str
@@ -66,8 +66,13 @@ class Assessment:
     family: str
     estimate: ShareEstimate
     p_values: Sequence[float]
-    blocks: int
     statistic: float
+    ratios: Ratios = field(repr=False, compare=False)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks were opened, tokens alone counted too."""
+        return len(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,16 @@ class LearnedJudge:
         except (KeyError, ValueError) as error:
             msg = f"the model file's readers are malformed: {error}"
             raise ConfigurationError(msg) from error
+        heads = Heads.read(tensors, file.dimension)
+        calibrations = {tier: Calibration.read(tensors, tier) for tier in TIERS}
+        if any(len(one.subjects) != heads.subjects.outputs for one in calibrations.values()):
+            msg = "the model file tells other subjects apart than it is calibrated for"
+            raise ConfigurationError(msg)
         return cls(
-            heads=Heads.read(tensors, file.dimension),
+            heads=heads,
             readers=readers,
             detectors=Detectors.read(tensors),
-            calibrations={tier: Calibration.read(tensors, tier) for tier in TIERS},
+            calibrations=calibrations,
             tokenizer=tokenizer,
             rules=rules,
             answer_limit=_answer_limit(tensors),
@@ -142,8 +152,6 @@ class LearnedJudge:
         Raises:
             InvalidInputError: The vectors are not of the dimension that the judge reads.
         """
-        if evidence.whole_blocks and self._unfamiliar(evidence):
-            evidence = replace(evidence, whole_blocks=())
         return self.assess_ratios(self.ratios(evidence))
 
     def decide(
@@ -151,44 +159,56 @@ class LearnedJudge:
     ) -> tuple[receipt_pb2.Outcome.ValueType, str]:
         """Return the outcome of an assessment, and why.
 
-        Where the style of the answer is unknown, nobody is accused of other real text.
+        Where the style of the answer is unknown, nobody is accused of other real text: what the
+        other families say by themselves then decides whether anybody is.
         """
         outcome, reason = decide(found, evidence, self.rules)
         accused = outcome == receipt_pb2.OUTCOME_FAIL and found.family in _REAL_TEXT
-        if accused and self._unfamiliar(evidence):
-            return (
-                receipt_pb2.OUTCOME_INCONCLUSIVE,
-                f"the answer is of a style that the judge does not know; else {reason}",
-            )
-        return outcome, reason
+        if not accused or not self._unfamiliar(evidence):
+            return outcome, reason
+        others = self.assess_ratios(found.ratios, spared=_REAL_TEXT)
+        if others.p_value <= self.rules.false_alarms:
+            return decide(others, evidence, self.rules)
+        return (
+            receipt_pb2.OUTCOME_INCONCLUSIVE,
+            f"the answer is of a style that the judge does not know; else {reason}",
+        )
 
     def _unfamiliar(self, evidence: OpenedEvidence) -> bool:
         """Return whether the answer, which nobody hid, reads like filler to the reader of blocks.
 
         It does not know the style then, and real reasoning in that style looks like other real
-        text: hidden blocks are not read whole.
+        text.
         """
         answer = evidence.visible.answer
         reading = None if answer is None else answer_reading(self.readers, answer.ids)
         return reading is not None and reading > self.answer_limit
 
-    def assess_ratios(self, ratios: Ratios) -> Assessment:
-        """Assess blocks whose log likelihood ratios are known."""
+    def assess_ratios(self, ratios: Ratios, *, spared: Collection[str] = ()) -> Assessment:
+        """Assess blocks whose log likelihood ratios are known.
+
+        Args:
+            ratios: Of one session.
+            spared: Families that nobody is accused of.
+        """
         tier = TIERS[1] if len(ratios.of("whole")) else TIERS[0]
         calibration = self.calibrations[tier]
         evidence = self.detectors.session_evidence(ratios)
         p_values = calibration.family_p_values(evidence, len(ratios), ratios.block_size)
+        p_values[[family in spared for family in FAMILIES]] = 1.0
         statistic = calibration.statistic(p_values)
         best = int(np.argmin(p_values / calibration.weights))
         return Assessment(
             tier=tier,
-            p_value=calibration.p_value(statistic, ratios.block_size, code=ratios.code),
+            p_value=calibration.p_value(
+                statistic, ratios.block_size, code=ratios.code, subject=ratios.subject
+            ),
             probability=calibration.probability(statistic),
             family=FAMILIES[best],
             estimate=estimate_share(ratios.values, best),
             p_values=p_values.tolist(),
-            blocks=len(ratios),
             statistic=statistic,
+            ratios=ratios,
         )
 
     def judge(self, evidence: OpenedEvidence) -> Judgement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy.typing as npt
 
 from coin_protocol.tokenizer import Tokenizer
 from verifier_sdk.semantic.features import BLOCK_FEATURES, block_features, measured_blocks
-from verifier_sdk.semantic.heads import Heads
-from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens, VisibleText
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT, Heads
+from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.semantic.reader import (
     BLOCK_FAMILIES,
@@ -50,6 +51,8 @@ sample such ids now and then, one in two hundred and more."""
 
 _FENCE: Final = b"```"
 
+_NO_IDS: Final = np.empty(0, np.uint32)
+
 _MOST_VISIBLE: Final = 16_384
 """Tokens of a visible text that are searched for code."""
 
@@ -67,6 +70,7 @@ class Measured:
         whole_indices: int64 (w,).
         block_size: Tokens in a full block.
         code: Whether prompt or answer has a fenced block of code.
+        subject: That the prompt is most like, of `Heads.subject_of`.
     """
 
     block: Floats
@@ -77,6 +81,7 @@ class Measured:
     whole_indices: npt.NDArray[np.int64]
     block_size: int
     code: bool
+    subject: int = UNKNOWN_SUBJECT
 
 
 def measure(
@@ -88,9 +93,11 @@ def measure(
     opened = [block.opened for block in evidence.blocks]
     both = {block.index for block in opened}
     alone = [tokens for tokens in evidence.token_blocks if tokens.index not in both]
-    runs = _run_rows([*opened, *alone], evidence, readers)
+    prompt = evidence.visible.prompt
+    runs = _Runs.of([*opened, *alone])
+    said = _run_rows([*opened, *alone], runs, evidence, readers)
     block = np.concatenate(
-        [features[[row_of[tokens.index] for tokens in opened]], runs[: len(opened)]], axis=1
+        [features[[row_of[tokens.index] for tokens in opened]], said[: len(opened)]], axis=1
     )
     places = np.array([tokens.index for tokens in alone], np.int64)
     where = np.stack(
@@ -102,11 +109,11 @@ def measure(
     )
     return Measured(
         block=block.astype(np.float32),
-        tokens=np.concatenate([runs[len(opened) :], where], axis=1).astype(np.float32),
+        tokens=np.concatenate([said[len(opened) :], where], axis=1).astype(np.float32),
         whole=np.concatenate(
             [
                 _whole_rows(evidence, features, row_of, readers, tokenizer),
-                _twin_rows(evidence, [*opened, *alone], readers),
+                _twin_rows(evidence, [*opened, *alone], runs, readers),
             ],
             axis=1,
         ),
@@ -115,14 +122,17 @@ def measure(
         whole_indices=np.array([block.index for block in evidence.whole_blocks], np.int64),
         block_size=evidence.block_size,
         code=_holds_code(evidence, tokenizer),
+        subject=heads.subject_of(prompt.embedding if prompt is not None else None),
     )
 
 
-def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers: Readers) -> Floats:
+def _run_rows(
+    opened: Sequence[OpenedTokens], found: _Runs, evidence: OpenedEvidence, readers: Readers
+) -> Floats:
     """Return what opened tokens say, float32 (blocks, len(_RUN_STATS))."""
     if not opened:
         return np.empty((0, len(_RUN_STATS)), np.float32)
-    runs, owner = _runs(opened)
+    runs, owner = found.ids, found.owner
     logits = readers.runs.read(np.maximum(runs, 0), runs >= 0)
     sums = np.zeros((len(opened), logits.shape[1]), np.float32)
     np.add.at(sums, owner, logits)
@@ -142,12 +152,14 @@ def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers:
     counts = np.bincount(block, minlength=len(opened))
     rows[:, at + 1] = total / np.maximum(counts, 1)
     known = (
-        _standing(ids, evidence.visible.prompt),
-        _standing(ids, evidence.visible.answer),
+        *(
+            _standing(ids, _NO_IDS if text is None else text.ids)
+            for text in (evidence.visible.prompt, evidence.visible.answer)
+        ),
         _in_several(ids, block),
     )
-    for column, found in enumerate(known, at + 2):
-        part = np.bincount(block[found], idf[found], minlength=len(opened))
+    for column, standing in enumerate(known, at + 2):
+        part = np.bincount(block[standing], idf[standing], minlength=len(opened))
         rows[:, column] = np.divide(part, total, out=np.zeros_like(total), where=total > 0)
     rows[:, at + 5] = logits.sum() / np.sqrt(len(runs)) if len(runs) else 0.0
     full = runs.min(axis=1) >= 0
@@ -156,9 +168,9 @@ def _run_rows(opened: Sequence[OpenedTokens], evidence: OpenedEvidence, readers:
     weight = np.bincount(owner, rarity, minlength=len(opened))
     for column, text in enumerate((evidence.visible.prompt, evidence.visible.answer), at + 6):
         if text is not None:
-            found = full & np.isin(_hashed(runs), _hashed(_windows_of(text.ids)))
-            hits = np.bincount(owner[found], minlength=len(opened))
-            rare = np.bincount(owner[found], rarity[found], minlength=len(opened))
+            copied = full & np.isin(_hashed(runs), _hashed(_windows_of(text.ids)))
+            hits = np.bincount(owner[copied], minlength=len(opened))
+            rare = np.bincount(owner[copied], rarity[copied], minlength=len(opened))
             rows[:, column] = hits / np.maximum(count, 1)
             rows[:, column + 2] = rare / np.maximum(weight, 1e-6)
     return rows
@@ -181,22 +193,14 @@ def _hashed(runs: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
 
 
 def _twin_rows(
-    evidence: OpenedEvidence, opened: Sequence[OpenedTokens], readers: Readers
+    evidence: OpenedEvidence, opened: Sequence[OpenedTokens], opened_runs: _Runs, readers: Readers
 ) -> Floats:
     """Return what runs opened elsewhere say about whole blocks, float32 (whole, 4)."""
     rows = np.zeros((len(evidence.whole_blocks), len(_TWIN_STATS)), np.float32)
-    runs, owner = _runs(opened)
-    if not len(runs):
+    runs = opened_runs.ids
+    if not len(runs) or not len(rows):
         return rows
-    starts = np.array(
-        [
-            position
-            for tokens in opened
-            for at, position in enumerate(tokens.positions.tolist())
-            if at == 0 or position % RUN_TOKENS == 0 or tokens.positions[at - 1] != position - 1
-        ]
-    )
-    index = np.array([tokens.index for tokens in opened])[owner]
+    index = np.array([tokens.index for tokens in opened])[opened_runs.owner]
     full = runs.min(axis=1) >= 0
     hashes = _hashed(runs)
     rarity = readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1)
@@ -208,7 +212,7 @@ def _twin_rows(
         found = elsewhere & (own[order][at] == hashes) if len(own) else np.zeros_like(elsewhere)
         if not found.any():
             continue
-        shift = order[at[found]] - starts[found]
+        shift = order[at[found]] - opened_runs.starts[found]
         pairs = np.stack([index[found], shift], axis=1)
         _, counts = np.unique(pairs, axis=0, return_counts=True)
         rows[row] = (
@@ -220,24 +224,36 @@ def _twin_rows(
     return rows
 
 
-def _runs(
-    opened: Sequence[OpenedTokens],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return runs of consecutive positions, int64 (n, 4) padded by -1, and whose they are."""
-    rows: list[list[int]] = []
-    owner: list[int] = []
-    for number, tokens in enumerate(opened):
-        last = -2
-        for position, token in zip(tokens.positions.tolist(), tokens.ids.tolist(), strict=True):
-            if position != last + 1 or position % RUN_TOKENS == 0:
-                rows.append([])
-                owner.append(number)
-            rows[-1].append(token)
-            last = position
-    runs = np.full((len(rows), RUN_TOKENS), -1, np.int64)
-    for at, row in enumerate(rows):
-        runs[at, : len(row)] = row
-    return runs, np.array(owner, np.int64)
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of consecutive positions of opened tokens.
+
+    Attributes:
+        ids: int64 (n, 4), padded by -1.
+        owner: Whose they are, by place in the list of opened blocks, int64 (n,).
+        starts: Positions that they begin at, int64 (n,).
+    """
+
+    ids: npt.NDArray[np.int64]
+    owner: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, opened: Sequence[OpenedTokens]) -> _Runs:
+        counts = [len(tokens.ids) for tokens in opened]
+        if not sum(counts):
+            nothing = np.empty(0, np.int64)
+            return cls(np.empty((0, RUN_TOKENS), np.int64), nothing, nothing)
+        positions = np.concatenate([tokens.positions for tokens in opened])
+        owner = np.repeat(np.arange(len(opened)), counts)
+        begins = np.concatenate([[True], positions[1:] != positions[:-1] + 1])
+        begins |= positions % RUN_TOKENS == 0
+        begins[1:] |= owner[1:] != owner[:-1]
+        first = np.flatnonzero(begins)
+        run = np.cumsum(begins) - 1
+        ids = np.full((len(first), RUN_TOKENS), -1, np.int64)
+        ids[run, np.arange(len(run)) - first[run]] = np.concatenate([one.ids for one in opened])
+        return cls(ids, owner[first], positions[first])
 
 
 def _whole_rows(
@@ -248,9 +264,8 @@ def _whole_rows(
         return np.empty((0, len(WHOLE_COLUMNS) - len(_TWIN_STATS)), np.float32)
     blocks = evidence.whole_blocks
     visible = evidence.visible
-    empty = np.empty(0, np.uint32)
-    prompt = visible.prompt.ids if visible.prompt else empty
-    answer = visible.answer.ids if visible.answer else empty
+    prompt = visible.prompt.ids if visible.prompt else _NO_IDS
+    answer = visible.answer.ids if visible.answer else _NO_IDS
     texts = np.array(
         [
             list(
@@ -278,17 +293,25 @@ def _holds_code(evidence: OpenedEvidence, tokenizer: Tokenizer) -> bool:
     """Return whether the client asked or was answered in code, by what it saw."""
     for text in (evidence.visible.prompt, evidence.visible.answer):
         if text is not None:
-            ids = text.ids[:_MOST_VISIBLE].tolist()
-            if _FENCE in b"".join(map(tokenizer.token_bytes, ids)):
-                return True
+            ids = text.ids[:_MOST_VISIBLE]
+            for at in np.flatnonzero(_standing(ids, _fence_ids(tokenizer))).tolist():
+                near = ids[at : at + len(_FENCE)].tolist()
+                if _FENCE in b"".join(map(tokenizer.token_bytes, near)):
+                    return True
     return False
 
 
-def _standing(ids: npt.NDArray[np.uint32], text: VisibleText | None) -> npt.NDArray[np.bool_]:
-    """Return which ids stand in a text."""
-    if text is None:
-        return np.zeros(len(ids), np.bool_)
-    return np.isin(ids, text.ids)
+@lru_cache(maxsize=4)
+def _fence_ids(tokenizer: Tokenizer) -> npt.NDArray[np.uint32]:
+    """Return the ids that a fence can begin with: most texts hold none of them."""
+    ids = range(tokenizer.vocabulary_size)
+    return np.array([one for one in ids if _FENCE[:1] in tokenizer.token_bytes(one)], np.uint32)
+
+
+def _standing(ids: npt.NDArray[np.uint32], others: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Return which ids are among others; all of them at most `vocabulary.MAX_ID`."""
+    # The table is faster than sorting, and no greater than the greatest id.
+    return np.isin(ids, others, kind="table") if len(others) else np.zeros(len(ids), np.bool_)
 
 
 def _in_several(ids: npt.NDArray[np.uint32], block: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -59,8 +59,10 @@ class Mlp:
         return found
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Floats], name: str, *, inputs: int, outputs: int) -> Mlp:
-        """Take a network out of a file's tensors.
+    def read(
+        cls, tensors: Mapping[str, Floats], name: str, *, inputs: int, outputs: int | None = None
+    ) -> Mlp:
+        """Take a network out of a file's tensors; of any number of outputs if none is given.
 
         Raises:
             ConfigurationError: It is not there, or has another shape than wanted.
@@ -75,14 +77,16 @@ class Mlp:
             msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
             raise ConfigurationError(msg) from error
         widths = [inputs, *(bias.size for _, bias in layers)]
-        good = bool(layers) and widths[-1] == outputs and mean.shape == scale.shape == (inputs,)
+        good = bool(layers) and outputs in (None, widths[-1]) and widths[-1] > 0
+        good = good and mean.shape == scale.shape == (inputs,)
         good = good and all(
             weights.shape == (widths[at], widths[at + 1]) and bias.ndim == 1
             for at, (weights, bias) in enumerate(layers)
         )
         good = good and bool((scale > 0).all())
         if not good:
-            msg = f"network {name!r} is not from {inputs} to {outputs} numbers: another version"
+            wanted = "some" if outputs is None else outputs
+            msg = f"network {name!r} is not from {inputs} to {wanted} numbers: another version"
             raise ConfigurationError(msg)
         return cls(
             mean.astype(np.float32),

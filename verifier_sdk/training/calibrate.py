@@ -21,11 +21,12 @@ from verifier_sdk.semantic.calibration import (
     surprise_of,
 )
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.mlp import Floats
 
 SHARES_OF_ALARMS = {
-    "random": 1.0, "bag": 0.5, "scattered": 0.3, "retrieved": 2.0, "repeated": 2.0,
-    "echoed": 1.6, "shuffled": 1.5, "ngram": 0.8, "replayed": 0.6, "split": 0.4,
+    "random": 1.0, "bag": 0.3, "scattered": 0.2, "retrieved": 2.0, "repeated": 2.0,
+    "echoed": 1.2, "shuffled": 1.2, "ngram": 0.8, "replayed": 0.6, "split": 0.4,
 }  # fmt: skip
 """How the false-alarm rate is divided among families, before scaling to 1: most where most is
 to be won."""
@@ -39,6 +40,9 @@ DOMAIN_ALLOWANCE = 2.0
 _SMALLEST_DOMAIN = 60
 _LEAST_QUESTIONS = 10
 """Sessions, and questions, that a domain needs for a distribution of its own."""
+
+_SUBJECT_QUESTIONS = 15
+"""Questions that a subject needs for a distribution of its own."""
 
 _FEW = 40
 """Sessions, or rounds of them, without which a class or group has no distribution of its own."""
@@ -63,6 +67,7 @@ class Audited:
         qid: Of its trace.
         block_size: Tokens in a full block.
         code: Whether its prompt or answer has code.
+        subject: That its prompt is most like.
         inflated: Whether filler was put in.
         rounds: After each round, the evidence for each family (families,), and the blocks
             that it is of.
@@ -76,10 +81,15 @@ class Audited:
     inflated: bool
     rounds: Sequence[tuple[Floats, int]]
     scores: Floats
+    subject: int = UNKNOWN_SUBJECT
 
 
-def calibrate(audited: Sequence[Audited]) -> Calibration:
+def calibrate(audited: Sequence[Audited], *, subjects: int = 0) -> Calibration:
     """Calibrate one tier on honest and inflated sessions.
+
+    Args:
+        audited: To the end, at this tier.
+        subjects: How many there are.
 
     Raises:
         InvalidInputError: There are no honest sessions, or no inflated ones.
@@ -106,16 +116,25 @@ def calibrate(audited: Sequence[Audited]) -> Calibration:
     filler = np.array([statistic_of(draft, one) for one in inflated])
     found = list(zip(statistics, honest, strict=True))
     draft = replace(draft, combined=tuple(_null(_of_size(found, size)) for size in range(SIZES)))
-    # Against all sizes together: in a domain few sessions have blocks of each.
-    surprises = [
-        (surprise_of(draft.p_value(value, one.block_size, code=False)), one) for value, one in found
-    ]
+    # Against all sizes together: on a subject, or in a domain, few sessions have blocks of each.
+    draft = replace(draft, subjects=_subjects(_surprises(draft, found), subjects))
+    surprises = _surprises(draft, found)
     return replace(
         draft,
         domains=_worst_domain(surprises),
         code=_null_of_code(surprises),
         odds=_odds(np.array(statistics), filler),
     )
+
+
+def _surprises(
+    draft: Calibration, found: Sequence[tuple[float, Audited]]
+) -> list[tuple[float, Audited]]:
+    """Return how surprising each session's statistic is so far."""
+    return [
+        (surprise_of(draft.p_value(value, one.block_size, code=False, subject=one.subject)), one)
+        for value, one in found
+    ]
 
 
 def statistic_of(calibration: Calibration, one: Audited) -> float:
@@ -145,9 +164,18 @@ def _worst_domain(found: Sequence[tuple[float, Audited]]) -> Null:
 
 
 def _null_of_code(found: Sequence[tuple[float, Audited]]) -> Null:
-    """Return the distribution in sessions about code; nobody's where there are few."""
+    """Return the tail in sessions about code, divided likewise; nobody's where there are few."""
     own = [pair for pair in found if pair[1].code]
-    return _null(own) if len(own) >= _FEW else _NOBODY
+    return _null(own).scaled(1.0 / DOMAIN_ALLOWANCE) if len(own) >= _FEW else _NOBODY
+
+
+def _subjects(found: Sequence[tuple[float, Audited]], count: int) -> tuple[Null, ...]:
+    """Return the distribution on each subject; that on all of them where one has few questions."""
+    own = [[pair for pair in found if pair[1].subject == number] for number in range(count)]
+    return tuple(
+        _null(pairs if len({one.qid for _, one in pairs}) >= _SUBJECT_QUESTIONS else found)
+        for pairs in own
+    )
 
 
 def smallest_domain(audited: Sequence[Audited]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,11 +26,15 @@ _HARD = 8
 _LEAST_INJECTED = 0.25
 """Windows of a block with a smaller share of filler are nobody's example."""
 
+_MOST_SUBJECTS = 16
+"""Those with most questions, if there are more domains."""
+
 _TOKENS = (4, 8, 12, 24)
 """Opened tokens of a block that are matched with it."""
 
 PAIRS = Recipe(hidden=(48,), gamma=2.0, steps=2500)
 WINDOW = Recipe(hidden=(96, 48), gamma=2.0, steps=4000, noise=0.2)
+SUBJECTS = Recipe(hidden=(32,), gamma=0.0, steps=1500, noise=0.6)
 COPIES = Recipe(hidden=(48,), gamma=0.0, steps=4000, decay=3e-2)
 
 
@@ -66,7 +71,23 @@ def train_heads(
             recipe=COPIES.scaled(steps),
             seed=seed,
         ),
+        fit(*_prompts(workshop, traces), recipe=SUBJECTS.scaled(steps), seed=seed),
     )
+
+
+def _prompts(workshop: Workshop, traces: Sequence[Trace]) -> tuple[Floats, Floats, Floats]:
+    """Return the prompts of questions, which domain each is of, and weights of 1."""
+    asked = {trace.qid: trace for trace in reversed(traces)}
+    seen = [(workshop.visible(trace).prompt, trace.domain) for _, trace in sorted(asked.items())]
+    known = [(prompt, domain) for prompt, domain in seen if prompt is not None]
+    if not known:
+        msg = "no prompts to tell subjects by: give traces with questions"
+        raise InvalidInputError(msg)
+    counts = Counter(domain for _, domain in known)
+    subjects = sorted(domain for domain, _ in counts.most_common(_MOST_SUBJECTS))
+    labels = np.array([[domain == one for one in subjects] for _, domain in known], np.float32)
+    rows = np.stack([prompt.embedding for prompt, _ in known]).astype(np.float32)
+    return rows, labels, np.ones_like(labels)
 
 
 def _windows(made: Sequence[tuple[Plan, LabSession]]) -> tuple[Floats, Floats, Floats]:

@@ -44,6 +44,10 @@ DETECTOR_BLOCKS: Final = 3
 CALIBRATION_BLOCKS: Final = 1
 """Blocks that a trace must fill to be used for each of them."""
 
+HEAD_RATES: Final = (0.25, 0.5, 1.0)
+DETECTOR_RATES: Final = (0.25, 0.5, 1.0, 2.0)
+"""Of inflation, to train them: embedding what higher rates inject costs more than it teaches."""
+
 WHOLE: Final = (WHOLE_BLOCKS, 1, 2)
 """Blocks opened whole, in turn: profiles agree to few of a short reply."""
 
@@ -168,7 +172,7 @@ def train(
     for tier in TIERS:
         measured = measure_audits(workshop, audits[tier], heads, readers, progress)
         audited = judge_audits(measured, detectors)
-        calibrations[tier] = calibrate(audited)
+        calibrations[tier] = calibrate(audited, subjects=heads.subjects.outputs)
         if tier == TIERS[0]:
             baseline = make_baseline(heads, examples, audited, size=size, seed=seed)
             questions = smallest_domain(audited)
@@ -250,7 +254,7 @@ def make_heads(
 ) -> Heads:
     """Train the matching heads."""
     picked = _chosen(workshop, traces, size.head_traces, seed, least_blocks=HEAD_BLOCKS)
-    plans = list(training_plans(picked, seed=seed, honest=1, terse=0))
+    plans = list(training_plans(picked, seed=seed, honest=1, terse=0, rates=HEAD_RATES))
     made = workshop.sessions(plans, rounds=1, what="sessions for heads", progress=progress)
     workshop.prepare(made, "embedding for heads", progress)
     return train_heads(workshop, made, picked, seed=seed, steps=size.steps, progress=progress)
@@ -261,7 +265,7 @@ def example_sessions(
 ) -> list[Made]:
     """Make and embed sessions for the detectors."""
     picked = _chosen(workshop, traces, size.detector_traces, seed, least_blocks=DETECTOR_BLOCKS)
-    plans = list(training_plans(picked, seed=seed))
+    plans = list(training_plans(picked, seed=seed, rates=DETECTOR_RATES))
     made = workshop.sessions(
         plans, rounds=2, whole=WHOLE, what="sessions for detectors", progress=progress
     )
@@ -331,6 +335,7 @@ def judge_audits(
                 qid=plan.trace.qid,
                 block_size=plan.block_size,
                 code=stages[-1].code,
+                subject=stages[-1].subject,
                 inflated=plan.attack != "none",
                 rounds=[(detectors.session_evidence(one), len(one)) for one in ratios],
                 scores=stages[-1].block[:, BASELINE_COLUMNS],

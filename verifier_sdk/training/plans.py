@@ -49,7 +49,12 @@ def chosen(
 
 
 def training_plans(
-    traces: Sequence[Trace], *, seed: int, honest: int = 4, terse: int = 1, attacks: int = 1
+    traces: Sequence[Trace],
+    *,
+    seed: int,
+    honest: int = 4,
+    terse: int = 1,
+    rates: Sequence[float] = RATES[1:],
 ) -> Iterator[Plan]:
     """Yield honest sessions and one of each attack, at rates and in placements drawn.
 
@@ -58,22 +63,20 @@ def training_plans(
         seed: Of rates, placements and block sizes.
         honest: Honest sessions of each trace.
         terse: Further ones of its reasoning condensed.
-        attacks: Sessions of each attack that detectors are trained for.
+        rates: That each session's is drawn from.
     """
     rng = np.random.default_rng([seed, 4])
     trained = [attack for _, attack in sorted(ATTACKS.items()) if attack.family in FAMILIES]
     for trace in traces:
         yield from _honest(trace, honest, terse)
         for attack in trained:
-            for draw in range(attacks):
-                yield Plan(
-                    trace,
-                    attack.name,
-                    float(rng.choice(RATES[1:])),
-                    str(rng.choice(attack.placements)),
-                    int(rng.choice(_INFLATED_SIZES)),
-                    draw,
-                )
+            yield Plan(
+                trace,
+                attack.name,
+                float(rng.choice(rates)),
+                str(rng.choice(attack.placements)),
+                int(rng.choice(_INFLATED_SIZES)),
+            )
 
 
 def honest_plans(traces: Sequence[Trace], *, draws: int, terse: int = 1) -> Iterator[Plan]:

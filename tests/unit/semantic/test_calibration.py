@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coin_protocol.errors import ConfigurationError
-from tests.support.judges import calibration
+from tests.support.judges import SUBJECTS, calibration
 from verifier_sdk.semantic.calibration import (
     GROUPS,
     SIZES,
@@ -22,8 +23,10 @@ from verifier_sdk.semantic.calibration import (
     Null,
     group_of,
     size_of,
+    surprise_of,
 )
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 
 few_values = st.lists(st.integers(-3, 3), min_size=1, max_size=60)
 values = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=400)
@@ -173,7 +176,7 @@ def test_sessions_are_compared_with_those_of_about_as_many_blocks() -> None:
     groups = [group_of(blocks) for blocks in range(1, 200)]
     assert groups == sorted(groups)
     assert set(groups) == set(range(GROUPS))
-    one = calibration()
+    one = replace(calibration(), subjects=())
     evidence = np.full(len(FAMILIES), 6.0)
     for blocks in (1, 5, 10, 60):
         expected = [fitted.smoothed(6.0) for fitted in one.families[0][group_of(blocks)]]
@@ -184,7 +187,7 @@ def test_sessions_are_compared_with_those_of_about_as_large_blocks() -> None:
     assert [size_of(size) for size in (1, 8, 128, 256, 384)] == [0] * 5
     assert [size_of(size) for size in (385, 512, 768)] == [1] * 3
     assert [size_of(size) for size in (769, 1024, 4096)] == [SIZES - 1] * 3
-    one = calibration()
+    one = replace(calibration(), subjects=())
     evidence = np.full(len(FAMILIES), 6.0)
     for at, size in enumerate((256, 512, 1024)):
         expected = [fitted.smoothed(6.0) for fitted in one.families[at][group_of(5)]]
@@ -194,19 +197,35 @@ def test_sessions_are_compared_with_those_of_about_as_large_blocks() -> None:
     assert len({one.p_value(4.0, size, code=False) for size in (256, 512, 1024)}) == SIZES
 
 
-@given(st.floats(-5, 40), st.sampled_from([256, 512, 1024]))
+@given(st.floats(-5, 40), st.sampled_from([256, 512, 1024]), st.sampled_from(range(SUBJECTS)))
 def test_a_p_value_is_the_largest_of_all_that_a_session_is_compared_with(
-    statistic: float, size: int
+    statistic: float, size: int, subject: int
 ) -> None:
     overall = SOME.combined[size_of(size)].p_value(statistic)
-    surprise = -np.log(overall)
-    domains, code = (found.p_value(surprise) for found in (SOME.domains, SOME.code))
-    assert SOME.p_value(statistic, size, code=False) == max(overall, domains)
-    assert SOME.p_value(statistic, size, code=True) == max(overall, domains, code)
+    alike = SOME.subjects[subject].p_value(surprise_of(overall))
+    domains, code = (found.p_value(surprise_of(alike)) for found in (SOME.domains, SOME.code))
+    about = partial(SOME.p_value, statistic, size, subject=subject)
+    assert about(code=False) == max(alike, domains)
+    assert about(code=True) == max(alike, domains, code)
+
+
+@given(st.floats(-5, 40), st.booleans())
+def test_an_unseen_question_is_taken_for_what_speaks_most_for_the_provider(
+    statistic: float, code: bool,  # noqa: FBT001
+) -> None:  # fmt: skip
+    known = [SOME.p_value(statistic, 256, code=code, subject=one) for one in range(SUBJECTS)]
+    assert SOME.p_value(statistic, 256, code=code) == max(known)
+
+
+def test_without_subjects_all_are_compared_with_all() -> None:
+    one = replace(SOME, subjects=(), domains=null([0.0]).scaled(1e-9))
+    for subject in (UNKNOWN_SUBJECT, 0, 7):
+        found = one.p_value(4.0, 256, code=False, subject=subject)
+        assert found == one.combined[0].p_value(4.0)
 
 
 def test_each_comparison_can_be_the_one_that_counts() -> None:
-    one = calibration()
+    one = replace(calibration(), subjects=())
     overall = one.combined[0].p_value(14.0)
     ordinary, code = (one.p_value(14.0, 256, code=code) for code in (False, True))
     assert overall < ordinary < code
@@ -244,7 +263,11 @@ def test_tensors_make_the_same_calibration_again(tier: str) -> None:
         expected = one.family_p_values(evidence, 9, size)
         assert np.array_equal(again.family_p_values(evidence, 9, size), expected)
         for code in (False, True):
-            assert again.p_value(3.0, size, code=code) == one.p_value(3.0, size, code=code)
+            for subject in range(UNKNOWN_SUBJECT, SUBJECTS):
+                same, before = (
+                    either.p_value(3.0, size, code=code, subject=subject) for either in (again, one)
+                )
+                assert same == before
     statistic = one.statistic(p_values)
     assert again.statistic(p_values) == statistic
     assert again.probability(statistic) == one.probability(statistic)

@@ -15,6 +15,8 @@ from coin_protocol.profile import Policy
 from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.v1 import profile_pb2, receipt_pb2
 from tests.support.judges import (
+    SUBJECTS,
+    accusing,
     calibration,
     evidence,
     judge,
@@ -33,6 +35,7 @@ from verifier_sdk.semantic.calibration import TIERS
 from verifier_sdk.semantic.choose import judge_for
 from verifier_sdk.semantic.detectors import ShareEstimate
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible
 from verifier_sdk.semantic.learned import Assessment, LearnedJudge, decide
 
@@ -46,7 +49,8 @@ EARLY_PASS, LEAST_BLOCKS = RULES.early_pass, RULES.least_blocks
 
 def assessment(p_value: float, *, blocks: int = 8, family: str = "bag") -> Assessment:
     estimate = ShareEstimate(7.0, 0.4, (0.25, 0.625))
-    return Assessment(TIERS[0], p_value, 0.5, family, estimate, [p_value], blocks, 3.0)
+    ratios = session_ratios(np.zeros((blocks, len(FAMILIES)), np.float32))
+    return Assessment(TIERS[0], p_value, 0.5, family, estimate, [p_value], 3.0, ratios)
 
 
 def shown(*, rounds: int = 3, last: bool = True) -> OpenedEvidence:
@@ -205,6 +209,22 @@ def test_sessions_about_code_are_compared_with_others_about_code() -> None:
     assert replace(code, p_value=plain.p_value) == plain
 
 
+def test_sessions_are_compared_with_those_on_questions_like_their_own() -> None:
+    one = judge()
+    own = one.calibrations[TIERS[0]]
+    values = np.clip(numbers(9, len(FAMILIES), scale=4.0), -6, 6)
+    statistic = one.assess_ratios(session_ratios(values)).statistic
+    for subject in (UNKNOWN_SUBJECT, *range(SUBJECTS)):
+        found = one.assess_ratios(session_ratios(values, subject=subject))
+        assert found.p_value == own.p_value(statistic, 256, code=False, subject=subject)
+    asked = replace(evidence(traces()[1]), visible=visible(traces()[1]))
+    prompt = asked.visible.prompt
+    assert prompt is not None
+    assert judge().ratios(asked).subject == judge().heads.subject_of(prompt.embedding)
+    unseen = replace(asked, visible=replace(asked.visible, prompt=None))
+    assert judge().ratios(unseen).subject == UNKNOWN_SUBJECT
+
+
 def test_an_answer_in_code_makes_a_session_one_about_code() -> None:
     seen = evidence(traces()[1])
     answered = replace(seen, visible=visible(trace("", answer="```\nx = 1\n```", question="")))
@@ -231,6 +251,8 @@ def test_ratios_of_no_blocks_are_assessed() -> None:
 
 # Styles that the reader of blocks does not know
 
+REAL_TEXT = ("retrieved", "shuffled", "ngram", "replayed")
+
 ANSWER = " ".join(traces()[1].reasoning.split()[:400])
 
 
@@ -242,15 +264,37 @@ def answered(text: str = ANSWER, *, whole: int = 0) -> OpenedEvidence:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nobody_is_accused_of_real_text_where_the_answers_style_is_unknown(family: str) -> None:
-    knows, not_at_all = replace(judge(), answer_limit=13.0), replace(judge(), answer_limit=-13.0)
-    found, seen = assessment(0.001, family=family), answered()
-    assert knows.decide(found, seen)[0] == FAIL
-    outcome, reason = not_at_all.decide(found, seen)
-    if family in ("retrieved", "shuffled", "ngram", "replayed"):
+    one, seen = accusing(**{family: 50.0}), answered()
+    found = one.assess(seen)
+    assert found.family == family
+    assert replace(one, answer_limit=13.0).decide(found, seen) == decide(found, seen, RULES)
+    outcome, reason = replace(one, answer_limit=-13.0).decide(found, seen)
+    if family in REAL_TEXT:
         assert outcome == INCONCLUSIVE
         assert "style" in reason
     else:
         assert (outcome, reason) == decide(found, seen, RULES)
+        assert outcome == FAIL
+
+
+@pytest.mark.parametrize("family", REAL_TEXT)
+def test_other_filler_is_found_whatever_the_answers_style(family: str) -> None:
+    one, seen = replace(accusing(**{family: 60.0, "echoed": 40.0}), answer_limit=-13.0), answered()
+    found = one.assess(seen)
+    assert found.family == family
+    outcome, reason = one.decide(found, seen)
+    assert outcome == FAIL
+    assert "look like the prompt or answer repeated" in reason
+
+
+def test_spared_families_are_accused_of_nothing() -> None:
+    one = accusing(retrieved=60.0, echoed=40.0)
+    ratios = session_ratios(np.zeros((9, len(FAMILIES)), np.float32))
+    every, others = one.assess_ratios(ratios), one.assess_ratios(ratios, spared=REAL_TEXT)
+    assert (every.family, others.family) == ("retrieved", "echoed")
+    assert every.p_values[FAMILIES.index("echoed")] == others.p_values[FAMILIES.index("echoed")]
+    assert all(others.p_values[FAMILIES.index(family)] == 1.0 for family in REAL_TEXT)
+    assert one.assess_ratios(ratios, spared=FAMILIES).p_value == 1.0
 
 
 def test_an_unknown_style_fails_nobody_who_would_pass() -> None:
@@ -260,17 +304,16 @@ def test_an_unknown_style_fails_nobody_who_would_pass() -> None:
 
 @pytest.mark.parametrize("text", ["", "42 it is."])
 def test_an_answer_too_short_to_tell_is_of_no_unknown_style(text: str) -> None:
-    one = replace(judge(), answer_limit=-13.0)
-    assert one.decide(assessment(0.001, family="retrieved"), answered(text))[0] == FAIL
+    one = replace(accusing(retrieved=50.0), answer_limit=-13.0)
+    assert one.decide(one.assess(answered(text)), answered(text))[0] == FAIL
     assert one.assess(answered(text, whole=2)).tier == TIERS[1]
 
 
-def test_blocks_are_not_read_whole_where_the_answers_style_is_unknown() -> None:
+def test_blocks_are_read_whole_whatever_the_answers_style() -> None:
     seen = answered(whole=2)
     one = replace(judge(), answer_limit=-13.0)
-    assert judge().assess(seen).tier == TIERS[1]
-    assert one.assess(seen) == one.assess(replace(seen, whole_blocks=()))
-    assert one.assess(seen).tier == TIERS[0]
+    assert one.assess(seen) == judge().assess(seen)
+    assert one.assess(seen).tier == TIERS[1]
 
 
 # Which judge a policy asks for

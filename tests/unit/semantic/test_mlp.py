@@ -65,6 +65,13 @@ def test_a_missing_tensor_is_named(name: str) -> None:
         Mlp.read(tensors, "a", inputs=5, outputs=3)
 
 
+def test_any_number_of_outputs_is_read_where_none_is_wanted() -> None:
+    tensors: Tensors = mlp(5, 3).tensors("a")
+    assert Mlp.read(tensors, "a", inputs=5).outputs == 3
+    with pytest.raises(ConfigurationError, match="not from 6 to some numbers"):
+        Mlp.read(tensors, "a", inputs=6)
+
+
 @pytest.mark.parametrize(
     ("edit", "inputs", "outputs"),
     [

@@ -24,6 +24,7 @@ from coin_protocol.profile import Policy, Profile
 from coin_protocol.testing.profiles import default_profile, rules_policy
 from coin_protocol.v1 import profile_pb2
 from tests.support.judges import (
+    SUBJECTS,
     judge,
     learned_rules,
     policy_naming,
@@ -34,6 +35,7 @@ from tests.support.judges import (
 from tests.support.laboratory import profile
 from verifier_sdk.semantic import model_file
 from verifier_sdk.semantic.baseline import DeepSetsJudge
+from verifier_sdk.semantic.calibration import TIERS
 from verifier_sdk.semantic.learned import LearnedJudge
 from verifier_sdk.semantic.model_file import (
     FORMAT,
@@ -338,6 +340,16 @@ def test_what_does_not_change_the_numbers_may_differ(
     written: ModelFile, change: Callable[[Any], object]
 ) -> None:
     written.require_profile(edited(change))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_judge_that_is_calibrated_for_other_subjects_is_refused(tier: str) -> None:
+    tensors = tensors_of(judge())
+    del tensors[f"{tier}.subject.{SUBJECTS - 1}"]
+    header = space_of(profile().message) | {"format": FORMAT, "rounds": rounds_of(rounds())}
+    file = ModelFile.from_bytes(raw_of(header, **tensors))
+    with pytest.raises(ConfigurationError, match="other subjects"):
+        LearnedJudge.load(file, profile(), judge().tokenizer, learned_rules())
 
 
 def test_the_space_of_the_default_profile_is_read_from_it() -> None:

@@ -10,12 +10,14 @@ import pytest
 from coin_protocol.errors import InvalidInputError
 from verifier_sdk.semantic.calibration import GROUPS, SIZES, Calibration, group_of
 from verifier_sdk.semantic.families import FAMILIES
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.training.calibrate import (
     _FEW,
     _FEW_QUESTIONS,
     _LEAST_QUESTIONS,
     _SMALLEST_DOMAIN,
+    _SUBJECT_QUESTIONS,
     DOMAIN_ALLOWANCE,
     SHARES_OF_ALARMS,
     Audited,
@@ -38,8 +40,9 @@ def audited(
     inflated: bool = False,
     block_size: int = 256,
     code: bool = False,
+    subject: int = UNKNOWN_SUBJECT,
 ) -> Audited:
-    return Audited(domain, qid, block_size, code, inflated, rounds, NOTHING)
+    return Audited(domain, qid, block_size, code, inflated, rounds, NOTHING, subject)
 
 
 def session(
@@ -74,7 +77,9 @@ def session(
 def rates(calibration: Calibration, fresh: Sequence[Audited]) -> list[float]:
     p_values = np.array(
         [
-            calibration.p_value(statistic_of(calibration, one), one.block_size, code=one.code)
+            calibration.p_value(
+                statistic_of(calibration, one), one.block_size, code=one.code, subject=one.subject
+            )
             for one in fresh
         ]
     )
@@ -278,13 +283,17 @@ def near(
     domain: str = "math",
     block_size: int = 256,
     code: bool = False,
+    subject: int = UNKNOWN_SUBJECT,
 ) -> list[Audited]:
     """Return sessions of so many questions, their evidence about this for every family."""
     found = []
     for at in range(count):
         own = np.full(len(FAMILIES), evidence + 0.3 * rng.normal(), np.float32)
         qid = f"{name} {domain} {block_size} {at}"
-        found.append(audited(domain, qid, [(own, 5)], block_size=block_size, code=code))
+        rounds = [(own, 5)]
+        found.append(
+            audited(domain, qid, rounds, block_size=block_size, code=code, subject=subject)
+        )
     return found
 
 
@@ -301,7 +310,7 @@ def test_code_has_a_distribution_of_its_own_if_there_is_enough(count: int, *, ow
     )
     # What is odd elsewhere is usual in code, which is no excuse for others.
     assert np.median(plain) < 0.15
-    assert (np.median(code) > 0.3) == own
+    assert (np.median(code) > 0.3 / DOMAIN_ALLOWANCE) == own
     assert (code >= plain).all()
     assert np.array_equal(code, plain) != own
 
@@ -315,7 +324,7 @@ def test_sessions_with_code_are_never_judged_by_less_than_others() -> None:
         plain, code = (fitted.p_value(value, 256, code=code) for code in (False, True))
         assert code >= plain
         # But for what no session showed: the fewer there were, the less can be said of it.
-        assert code == plain or code == pytest.approx(1 / 101)
+        assert code == plain or code == pytest.approx(1 / 101 / DOMAIN_ALLOWANCE)
 
 
 def test_where_all_is_code_others_are_compared_with_it() -> None:
@@ -347,8 +356,64 @@ def test_the_rate_holds_with_code_and_without() -> None:
     fitted = calibrate([*honest, *inflated])
     for code, count in kinds.items():
         for level, rate in zip(LEVELS, rates(fitted, made(code, 600, "new ")), strict=True):
+            allowed = level * (DOMAIN_ALLOWANCE if code else 1.0)
+            noise = (allowed * (1 - allowed) * (1 / 600 + 1 / count)) ** 0.5
+            assert rate <= allowed + 3 * noise + 1 / count, code
+
+
+# Subjects
+
+
+@pytest.mark.parametrize(
+    ("count", "own"), [(_SUBJECT_QUESTIONS - 1, False), (_SUBJECT_QUESTIONS, True)]
+)
+def test_a_subject_has_a_distribution_of_its_own_if_it_has_questions_enough(
+    count: int, *, own: bool
+) -> None:
+    rng = np.random.default_rng(18)
+    found = [*near(rng, "a", 200, 0.0, subject=0), *near(rng, "b", count, 9.0, subject=1)]
+    inflated = audited("math", "i", [(np.full(len(FAMILIES), 12.0, np.float32), 5)], inflated=True)
+    fitted = calibrate([*found, inflated], subjects=2)
+    assert len(fitted.subjects) == 2
+    fresh = [statistic_of(fitted, one) for one in near(rng, "new", 100, 9.0)]
+    about = [
+        np.array([fitted.p_value(value, 256, code=False, subject=one) for value in fresh])
+        for one in (0, 1, UNKNOWN_SUBJECT)
+    ]
+    # What is odd elsewhere is usual there, which is no excuse for others.
+    assert np.median(about[0]) < 0.15
+    assert (np.median(about[1]) > 0.3) == own
+    assert np.array_equal(about[2], np.maximum(about[0], about[1]))
+
+
+def test_the_rate_holds_on_each_subject() -> None:
+    rng = np.random.default_rng(19)
+    counts = (300, 120)
+
+    def made(subject: int, count: int, name: str) -> list[Audited]:
+        found = []
+        for number in range(count):
+            (one,) = session(rng, f"{name}{subject} {number}")
+            rounds = [
+                (evidence + np.float32(2.0 * subject), blocks) for evidence, blocks in one.rounds
+            ]
+            found.append(audited("math", one.qid, rounds, subject=subject))
+        return found
+
+    honest = [one for subject, count in enumerate(counts) for one in made(subject, count, "")]
+    inflated = [one for at in range(30) for one in session(rng, f"{at}", odd=5.0)]
+    fitted = calibrate([*honest, *inflated], subjects=2)
+    for subject, count in enumerate(counts):
+        found = rates(fitted, made(subject, 600, "new "))
+        for level, rate in zip(LEVELS, found, strict=True):
             noise = (level * (1 - level) * (1 / 600 + 1 / count)) ** 0.5
-            assert rate <= level + 3 * noise + 1 / count, code
+            assert level / 4 - 3 * noise <= rate <= level + 3 * noise + 1 / count, subject
+
+
+def test_without_subjects_none_are_told_apart() -> None:
+    rng = np.random.default_rng(20)
+    found = [*session(rng, "a", draws=3), *session(rng, "a", odd=3.0)]
+    assert calibrate(found).subjects == ()
 
 
 # Domains

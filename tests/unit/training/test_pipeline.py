@@ -13,11 +13,13 @@ import pytest
 
 from coin_protocol.errors import InvalidInputError
 from tests.support.judges import evidence as opened_of
+from tests.support.judges import heads as small_heads
 from tests.support.judges import learned_rules
 from tests.support.laboratory import profile, tokenizer, trace, written
 from tests.support.workshops import quiet, workshop
 from verifier_sdk.lab import ATTACKS, RATES, SPLITS, Trace, split
 from verifier_sdk.semantic.calibration import TIERS
+from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.judge import OpenedEvidence
 from verifier_sdk.semantic.learned import LearnedJudge, answer_reading, decide
 from verifier_sdk.semantic.measure import measure
@@ -26,6 +28,8 @@ from verifier_sdk.semantic.reader import Readers
 from verifier_sdk.training import pipeline
 from verifier_sdk.training.card import CARD, write_judge
 from verifier_sdk.training.evaluate import Scope, evaluate, plans_of
+from verifier_sdk.training.fit import fit
+from verifier_sdk.training.heads import SUBJECTS, _prompts
 from verifier_sdk.training.pipeline import (
     Size,
     Trained,
@@ -63,6 +67,36 @@ def judge(trained: Trained) -> LearnedJudge:
 
 
 # Training
+
+
+def test_prompts_are_told_apart_by_domain() -> None:
+    asked = [replace(one, question=f"{one.domain} puzzle, number {one.qid}") for one in TRACES]
+    shop = workshop(asked)
+    rows, labels, weights = _prompts(shop, [*asked, *asked])
+    assert rows.shape == (len(TRACES), shop.models.profile.message.embedding.projection.dimension)
+    assert weights.min() == 1.0
+    network = fit(rows, labels, weights, recipe=SUBJECTS.scaled(0.2), seed=1)
+    heads = replace(small_heads(), subjects=network)
+    domains = sorted({one.domain for one in TRACES})
+    for one in asked:
+        prompt = shop.visible(one).prompt
+        assert prompt is not None
+        assert domains[heads.subject_of(prompt.embedding)] == one.domain
+    assert heads.subject_of(None) == UNKNOWN_SUBJECT
+
+
+def test_the_domains_with_most_questions_are_subjects_and_no_more() -> None:
+    many = [replace(one, domain=f"domain {at % 17:02}") for at, one in enumerate(TRACES)]
+    _, labels, _ = _prompts(workshop(many), many)
+    assert labels.shape == (len(TRACES), 16)
+    # The last of the 17 has one question, as others have, and is left out.
+    assert sorted(labels.sum(axis=1).tolist()) == [0.0] + [1.0] * (len(TRACES) - 1)
+
+
+def test_without_prompts_there_are_no_subjects() -> None:
+    silent = [replace(one, question="") for one in TRACES]
+    with pytest.raises(InvalidInputError, match="give traces with questions"):
+        _prompts(workshop(silent), silent)
 
 
 def test_most_answers_read_below_the_limit(trained: Trained) -> None:

@@ -91,7 +91,7 @@ def test_every_trained_attack_is_planned_for_each_trace() -> None:
 
 
 def test_no_unseen_family_is_trained_on() -> None:
-    for plan in training_plans(TRACES, seed=1, attacks=2):
+    for plan in training_plans(TRACES, seed=1):
         if plan.attack == "none":
             assert (plan.rate, plan.placement) == (0.0, "")
             continue
@@ -103,9 +103,9 @@ def test_no_unseen_family_is_trained_on() -> None:
 
 
 def test_plans_are_those_of_the_seed_and_distinct() -> None:
-    plans = list(training_plans(TRACES, seed=1, attacks=2))
-    assert plans == list(training_plans(TRACES, seed=1, attacks=2))
-    assert plans != list(training_plans(TRACES, seed=2, attacks=2))
+    plans = list(training_plans(TRACES, seed=1))
+    assert plans == list(training_plans(TRACES, seed=1))
+    assert plans != list(training_plans(TRACES, seed=2))
     assert len(set(plans)) == len(plans)
 
 
