@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -152,6 +152,8 @@ class LearnedJudge:
         Raises:
             InvalidInputError: The vectors are not of the dimension that the judge reads.
         """
+        if evidence.whole_blocks and self._unfamiliar(evidence):
+            evidence = replace(evidence, whole_blocks=())
         return self.assess_ratios(self.ratios(evidence))
 
     def decide(
@@ -178,7 +180,7 @@ class LearnedJudge:
         """Return whether the answer, which nobody hid, reads like filler to the reader of blocks.
 
         It does not know the style then, and real reasoning in that style looks like other real
-        text.
+        text: hidden blocks are not read whole.
         """
         answer = evidence.visible.answer
         reading = None if answer is None else answer_reading(self.readers, answer.ids)

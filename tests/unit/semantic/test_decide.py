@@ -309,11 +309,12 @@ def test_an_answer_too_short_to_tell_is_of_no_unknown_style(text: str) -> None:
     assert one.assess(answered(text, whole=2)).tier == TIERS[1]
 
 
-def test_blocks_are_read_whole_whatever_the_answers_style() -> None:
+def test_blocks_are_not_read_whole_where_the_answers_style_is_unknown() -> None:
     seen = answered(whole=2)
     one = replace(judge(), answer_limit=-13.0)
-    assert one.assess(seen) == judge().assess(seen)
-    assert one.assess(seen).tier == TIERS[1]
+    assert judge().assess(seen).tier == TIERS[1]
+    assert one.assess(seen) == one.assess(replace(seen, whole_blocks=()))
+    assert one.assess(seen).tier == TIERS[0]
 
 
 # Which judge a policy asks for
