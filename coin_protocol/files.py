@@ -6,8 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.limits import MAX_FILE_BYTES
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: the user's, or `COIN_CACHE_DIR`."""
+    moved = os.environ.get("COIN_CACHE_DIR")
+    return Path(moved) if moved else user_cache_path("coin")
 
 
 def read_file(path: Path) -> bytes:

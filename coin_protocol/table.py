@@ -7,7 +7,6 @@ folder, memory-mapped, and checked against the profile's root whenever it is loa
 from __future__ import annotations
 
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,12 +17,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from coin_protocol.embedding import TextEmbedder, embed_pieces
 from coin_protocol.encoding import FP_TAG
 from coin_protocol.errors import ModelMismatchError, VerificationError
-from coin_protocol.files import replace_file
+from coin_protocol.files import cache_folder, replace_file
 from coin_protocol.merkle import IncrementalTree, leaf_hash
 from coin_protocol.quantise import quantise, row_bytes
 from coin_protocol.tokenizer import Tokenizer, token_text
@@ -103,13 +101,8 @@ def build_rows(
 
 
 def table_path(profile: profile_pb2.Profile, folder: Path | None = None) -> Path:
-    """Return where the table of a profile is cached, by default in the user's cache folder.
-
-    `COIN_CACHE_DIR` moves the cache.
-    """
-    if folder is None:
-        moved = os.environ.get("COIN_CACHE_DIR")
-        folder = Path(moved) if moved else user_cache_path("coin")
+    """Return where the table of a profile is cached, by default in the user's cache folder."""
+    folder = folder or cache_folder()
     spec, model = profile.tokenizer, profile.embedding
     key = sha256(spec.sha256 + model.weights_sha256 + model.tokenizer_sha256).hexdigest()
     # Names come from a profile, so from outside: only harmless characters, only so many.

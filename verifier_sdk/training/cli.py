@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import platformdirs
 import typer
 
 from coin_protocol.cli.common import (
@@ -70,11 +68,12 @@ def train(
         from verifier_sdk.training.background import readers_in_background
         from verifier_sdk.training.card import write_judge
         from verifier_sdk.training.pipeline import Size, train
+        from verifier_sdk.training.workshop import kept_folder
 
         make_folder(out)
         workshop, traces = _workshop(data, cache, profile, policy, progress)
         size = Size.small() if small else Size()
-        kept = cache or _cache_folder()
+        kept = cache or kept_folder()
         trained = train(
             workshop,
             traces,
@@ -189,26 +188,16 @@ def _workshop(
     data: list[Path], cache: Path | None, profile: str, policy: str, progress: Progress
 ) -> tuple[Workshop, list[Trace]]:
     from coin_protocol.models import Models
-    from verifier_sdk.lab import Library, read_traces
-    from verifier_sdk.training.embedder import EmbeddingCache, FastEmbedder
-    from verifier_sdk.training.workshop import Workshop
+    from verifier_sdk.lab import read_traces
+    from verifier_sdk.training.workshop import Workshop, kept_folder
 
     traces = read_traces(data)
-    named = load_profile(profile)
-    models = Models(named, progress=lambda *at: progress("building the token table", *at))
-    embedder = FastEmbedder(models.embedder)
-    digest = named.message.embedding.weights_sha256.hex()[:12]
-    folder = cache or _cache_folder()
+    models = Models(
+        load_profile(profile), progress=lambda *at: progress("building the token table", *at)
+    )
+    folder = cache or kept_folder()
     make_folder(folder)
-    kept = EmbeddingCache(embedder, folder / f"{digest}-{embedder.precision}")
-    library = Library(traces, models.tokenizer, kept.embed)
-    rounds = load_policy(policy).message.rounds
-    return Workshop(models, kept, library, rounds), traces
-
-
-def _cache_folder() -> Path:
-    moved = os.environ.get("COIN_CACHE_DIR")
-    return (Path(moved) if moved else platformdirs.user_cache_path("coin")) / "training"
+    return Workshop.opened(models, traces, load_policy(policy).message.rounds, folder), traces
 
 
 @contextmanager

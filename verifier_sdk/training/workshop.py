@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.embedding import project, unit
+from coin_protocol.files import cache_folder
 from coin_protocol.models import Models
 from coin_protocol.quantise import SCALE_BYTES
 from coin_protocol.table import TokenTable
@@ -26,7 +28,7 @@ from verifier_sdk.lab import (
 from verifier_sdk.lab.attack import Ids
 from verifier_sdk.lab.audit import LabSession, Space
 from verifier_sdk.semantic.judge import OpenedEvidence, Visible, VisibleText, window_texts
-from verifier_sdk.training.embedder import EmbeddingCache
+from verifier_sdk.training.embedder import EmbeddingCache, FastEmbedder
 from verifier_sdk.training.honest import condensed
 
 Progress = Callable[[str, int, int], None]
@@ -37,6 +39,11 @@ _LEAST_CONDENSED = 512
 
 MAX_TOKENS = 8192
 """Reasoning tokens of a trace that are worked with: attacks multiply them by up to four."""
+
+
+def kept_folder() -> Path:
+    """Return where embeddings and readers are kept by default."""
+    return cache_folder() / "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,23 @@ class Workshop:
     rounds: profile_pb2.RoundPlan
     seed: int = 0
     _visible: dict[Trace, Visible] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def opened(
+        cls, models: Models, traces: Sequence[Trace], rounds: profile_pb2.RoundPlan, folder: Path
+    ) -> Workshop:
+        """Open a workshop whose embeddings are fast, and kept in a folder.
+
+        Args:
+            models: Of a profile.
+            traces: That attackers take from.
+            rounds: The policy's plan.
+            folder: Of all embedding models and precisions.
+        """
+        embedder = FastEmbedder(models.embedder)
+        digest = models.profile.message.embedding.weights_sha256.hex()[:12]
+        cache = EmbeddingCache(embedder, folder / f"{digest}-{embedder.precision}")
+        return cls(models, cache, Library(traces, models.tokenizer, cache.embed), rounds)
 
     @cached_property
     def table(self) -> TokenTable:

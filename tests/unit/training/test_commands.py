@@ -50,7 +50,7 @@ def command(coin: Coin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Comm
     main = import_module("coin_protocol.cli.main")
     monkeypatch.setattr(main, "entry_points", lambda **_: entries)
     monkeypatch.setattr("coin_protocol.models.Models", LabModels)
-    monkeypatch.setattr("verifier_sdk.training.embedder.FastEmbedder", Passed)
+    monkeypatch.setattr("verifier_sdk.training.workshop.FastEmbedder", Passed)
     # A process of its own would look for the tokenizer that the profile names.
     monkeypatch.setattr(
         "verifier_sdk.training.background.readers_in_background", lambda *_, **__: nullcontext()
