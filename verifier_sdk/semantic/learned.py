@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +45,12 @@ def answer_reading(readers: Readers, ids: npt.NDArray[np.uint32]) -> float | Non
     return float(readers.blocks.read([ids[:_MOST_ANSWER]]).mean())
 
 
+@lru_cache(maxsize=16)
+def _reading_of(readers: Readers, ids: bytes) -> float | None:
+    """Return `answer_reading` of uint32 ids: an audit asks for it in every round."""
+    return answer_reading(readers, np.frombuffer(ids, np.uint32))
+
+
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """All that the judge found in one session.
@@ -51,7 +58,7 @@ class Assessment:
     Attributes:
         tier: `committed`, or `opened` where whole blocks were.
         p_value: Share of honest sessions on like questions with as much evidence, or half that
-            of the domain with most of them, in code of sessions about code: the greatest.
+            of the domain with most of them, or in code that of sessions about code: the greatest.
         probability: Of inflation, had half of all sessions been inflated.
         family: That explains the blocks best.
         estimate: Of the inflated share, by that family's detector.
@@ -183,7 +190,10 @@ class LearnedJudge:
         text: hidden blocks are not read whole.
         """
         answer = evidence.visible.answer
-        reading = None if answer is None else answer_reading(self.readers, answer.ids)
+        if answer is None:
+            return False
+        ids = answer.ids[:_MOST_ANSWER].astype(np.uint32, copy=False)
+        reading = _reading_of(self.readers, ids.tobytes())
         return reading is not None and reading > self.answer_limit
 
     def assess_ratios(self, ratios: Ratios, *, spared: Collection[str] = ()) -> Assessment:

@@ -18,7 +18,7 @@ FORMAT: Final = 1
 """Which tensors there are, and what they mean."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Readers:
     """What `train_readers` makes.
 
