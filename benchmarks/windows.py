@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import platformdirs
 
 from benchmarks._common import real_table, report, skip
 from coin_protocol.cli.common import quiet_models
 from coin_protocol.embedding import window_dimension
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
-from verifier_sdk.lab import ATTACKS, Library, Trace, read_traces, split
+from verifier_sdk.lab import ATTACKS, Trace, read_traces, split
 from verifier_sdk.lab.attack import family_of
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.features import block_features, measured_blocks
 from verifier_sdk.semantic.mlp import Floats
-from verifier_sdk.training.embedder import EmbeddingCache, FastEmbedder
 from verifier_sdk.training.fit import Recipe, area_under_curve, fit
 from verifier_sdk.training.heads import train_heads
 from verifier_sdk.training.plans import chosen, training_plans
-from verifier_sdk.training.workshop import Workshop
+from verifier_sdk.training.workshop import Workshop, kept_folder
 
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"
 TRACES: Final = 160
@@ -62,13 +60,9 @@ def main() -> None:
 def measure(traces: list[Trace], window: int, dimension: int, wanted: int) -> None:
     """Print the areas under the curve of one layout."""
     models = Models(profile_of(window, dimension))
-    embedder = FastEmbedder(models.embedder)
-    folder = platformdirs.user_cache_path("coin") / "training" / f"windows-{embedder.precision}"
-    cache = EmbeddingCache(embedder, folder)
-    library = Library(traces, models.tokenizer, cache.embed)
-    workshop = Workshop(models, cache, library, Policy.shipped().message.rounds)
+    workshop = Workshop.opened(models, traces, Policy.shipped().message.rounds, kept_folder())
     pool = split(traces)["train"]
-    lengths = [len(library.ids(trace)) for trace in pool]
+    lengths = [len(workshop.library.ids(trace)) for trace in pool]
     picked = chosen(pool, lengths, least=1024, per_question=1, seed=_SEED)
     picked = [picked[at] for at in np.random.default_rng(_SEED).permutation(len(picked))[:wanted]]
     plans = [
@@ -81,7 +75,7 @@ def measure(traces: list[Trace], window: int, dimension: int, wanted: int) -> No
     known = set(questions[::2])
     heads = train_heads(
         workshop,
-        [entry for entry in made if entry[0].trace.qid in known],
+        [(plan, session) for plan, session in made if plan.trace.qid in known and not plan.rate],
         [trace for trace in picked if trace.qid in known],
         seed=_SEED,
         progress=_quiet,

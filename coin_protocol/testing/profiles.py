@@ -90,7 +90,7 @@ def rules_policy() -> pb.Policy:
     )
 
 
-JUDGE_SHA256 = "904532d32bd7ed056fa1b3b668b896f355e2b0abbb1f26fc8a7996085916bea0"
+JUDGE_SHA256 = "6db4f051610707fb7bc7b060b76cdf4be61a0a9755c488976d98f06a7d5aef04"
 """Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"

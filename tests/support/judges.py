@@ -79,7 +79,6 @@ def heads(dimension: int = SPACE, *, seed: int = 0) -> Heads:
     """Return random matching heads."""
     return Heads(
         {name: mlp(1 + 2 * dimension, 1, seed=seed + at) for at, name in enumerate(PAIR_HEADS)},
-        mlp(dimension, len(FAMILIES), seed=seed + 9),
         mlp(COPY_INPUTS, 1, seed=seed + 10),
         mlp(dimension, SUBJECTS, seed=seed + 11),
     )

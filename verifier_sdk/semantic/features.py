@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from verifier_sdk.semantic.copies import copy_inputs, pages_of
-from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import Heads
 from verifier_sdk.semantic.judge import OpenedBlock, OpenedEvidence, VisibleText
 from verifier_sdk.semantic.mlp import Floats
@@ -38,7 +37,6 @@ BLOCK_FEATURES: Final = (
     *(f"others_{name}" for name in _OTHERS),
     *(f"copies_{name}" for name in _COPIES),
     *(f"tokens_{name}" for name in _TOKENS),
-    *(f"window_{family}_{how}" for how in ("mean", "max") for family in FAMILIES),
     "place", "blocks", "opened", "has_answer", "has_prompt", "length",
 )  # fmt: skip
 """Names of the columns of `block_features`. `others_*` compare with the other opened blocks,
@@ -79,9 +77,6 @@ def block_features(evidence: OpenedEvidence, heads: Heads) -> Floats:
     _others(columns, flat, groups, means, indices, heads)
     _copies(columns, parts, heads)
     _tokens(columns, opened, flat, groups, means, indices, heads)
-    logits = heads.window(flat)
-    for how, values in (("mean", groups.mean(logits)), ("max", groups.max(logits))):
-        columns.update((f"window_{name}_{how}", values[:, at]) for at, name in enumerate(FAMILIES))
     count = len(parts)
     columns["place"] = (indices / max(evidence.total_blocks - 1, 1)).astype(np.float32)
     columns["blocks"] = np.full(count, np.log2(evidence.total_blocks), np.float32)

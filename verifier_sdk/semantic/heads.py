@@ -10,15 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verifier_sdk.semantic.copies import COPY_INPUTS
-from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.mlp import Floats, Mlp
 
 PAIR_HEADS: Final = ("tokens_to_block", "block_to_answer", "block_to_prompt", "block_to_block")
 """Do these tokens belong to this block; does the block bear on the answer, on the prompt; are
 two blocks of one session."""
-
-WINDOW_HEAD: Final = "window"
-"""Does one window alone look like each family of filler."""
 
 COPIES_HEAD: Final = "copies"
 """Is one of two blocks a copy of part of the other, as it is or lightly edited."""
@@ -42,13 +38,11 @@ class Heads:
 
     Attributes:
         pairs: By name, one logit each.
-        window: One logit a family.
         copies: Of `copy_inputs`, one logit.
         subjects: Of a prompt, one logit a subject.
     """
 
     pairs: Mapping[str, Mlp]
-    window: Mlp
     copies: Mlp
     subjects: Mlp
 
@@ -70,12 +64,11 @@ class Heads:
     @property
     def dimension(self) -> int:
         """Numbers in one vector."""
-        return self.window.inputs
+        return self.subjects.inputs
 
     def tensors(self) -> dict[str, Floats]:
         """Return all tensors, for a file."""
-        found = self.window.tensors(WINDOW_HEAD)
-        found.update(self.copies.tensors(COPIES_HEAD))
+        found = self.copies.tensors(COPIES_HEAD)
         found.update(self.subjects.tensors(SUBJECT_HEAD))
         for name, head in self.pairs.items():
             found.update(head.tensors(name))
@@ -91,7 +84,6 @@ class Heads:
         width = 1 + 2 * dimension
         return cls(
             {name: Mlp.read(tensors, name, inputs=width, outputs=1) for name in PAIR_HEADS},
-            Mlp.read(tensors, WINDOW_HEAD, inputs=dimension, outputs=len(FAMILIES)),
             Mlp.read(tensors, COPIES_HEAD, inputs=COPY_INPUTS, outputs=1),
             Mlp.read(tensors, SUBJECT_HEAD, inputs=dimension),
         )

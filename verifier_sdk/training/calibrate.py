@@ -164,9 +164,12 @@ def _worst_domain(found: Sequence[tuple[float, Audited]]) -> Null:
 
 
 def _null_of_code(found: Sequence[tuple[float, Audited]]) -> Null:
-    """Return the tail in sessions about code, divided likewise; nobody's where there are few."""
+    """Return the tail in sessions about code; nobody's where there are few.
+
+    Not divided: it rests on so few questions that it is not known well enough to halve.
+    """
     own = [pair for pair in found if pair[1].code]
-    return _null(own).scaled(1.0 / DOMAIN_ALLOWANCE) if len(own) >= _FEW else _NOBODY
+    return _null(own) if len(own) >= _FEW else _NOBODY
 
 
 def _subjects(found: Sequence[tuple[float, Audited]], count: int) -> tuple[Null, ...]:

@@ -1,4 +1,4 @@
-"""Train the matching heads on pairs from honest sessions, and the window head on filler."""
+"""Train the matching heads on pairs from honest sessions, and those for copies and subjects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from coin_protocol.embedding import unit
 from coin_protocol.errors import InvalidInputError
-from verifier_sdk.lab import ATTACKS, Trace
-from verifier_sdk.lab.attack import family_of
+from verifier_sdk.lab import Trace
 from verifier_sdk.lab.audit import LabSession
-from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import PAIR_HEADS, Heads, pair_inputs
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.training.copies import copy_examples
@@ -23,9 +21,6 @@ from verifier_sdk.training.workshop import Plan, Progress, Workshop
 _HARD = 8
 """Negatives are drawn from so many nearest of other questions, half the time."""
 
-_LEAST_INJECTED = 0.25
-"""Windows of a block with a smaller share of filler are nobody's example."""
-
 _MOST_SUBJECTS = 16
 """Those with most questions, if there are more domains."""
 
@@ -33,7 +28,6 @@ _TOKENS = (4, 8, 12, 24)
 """Opened tokens of a block that are matched with it."""
 
 PAIRS = Recipe(hidden=(48,), gamma=2.0, steps=2500)
-WINDOW = Recipe(hidden=(96, 48), gamma=2.0, steps=4000, noise=0.2)
 SUBJECTS = Recipe(hidden=(32,), gamma=0.0, steps=1500, noise=0.6)
 COPIES = Recipe(hidden=(48,), gamma=0.0, steps=4000, decay=3e-2)
 
@@ -51,7 +45,7 @@ def train_heads(
 
     Args:
         workshop: That made them.
-        made: Honest and inflated sessions, of two questions at least.
+        made: Honest sessions, of two questions at least.
         traces: Of which copies are made.
         seed: Of pairs, initial weights and order.
         steps: Share of the full training.
@@ -65,7 +59,6 @@ def train_heads(
             name: fit(*_pairs(workshop, made, name, seed), recipe=PAIRS.scaled(steps), seed=seed)
             for name in PAIR_HEADS
         },
-        fit(*_windows(made), recipe=WINDOW.scaled(steps), seed=seed),
         fit(
             *copy_examples(workshop, traces, seed=seed, progress=progress),
             recipe=COPIES.scaled(steps),
@@ -88,38 +81,6 @@ def _prompts(workshop: Workshop, traces: Sequence[Trace]) -> tuple[Floats, Float
     labels = np.array([[domain == one for one in subjects] for _, domain in known], np.float32)
     rows = np.stack([prompt.embedding for prompt, _ in known]).astype(np.float32)
     return rows, labels, np.ones_like(labels)
-
-
-def _windows(made: Sequence[tuple[Plan, LabSession]]) -> tuple[Floats, Floats, Floats]:
-    """Return windows, which families they are filler of, and which detectors they concern."""
-    rows, labels, weights = [], [], []
-    seen: set[tuple[str, int]] = set()
-    for plan, session in made:
-        honest = plan.attack == "none"
-        family = "" if honest else family_of(ATTACKS[plan.attack], plan.placement)
-        if not honest and family not in FAMILIES:
-            continue
-        for index in opened_blocks(session):
-            # The same honest block counts once, however often it is drawn.
-            if honest and (plan.trace.id, index) in seen:
-                continue
-            if not honest and session.injected_share(index) < _LEAST_INJECTED:
-                continue
-            if honest:
-                seen.add((plan.trace.id, index))
-            vectors = session.block_windows(index)
-            label = np.zeros(len(FAMILIES), np.float32)
-            weight = np.ones(len(FAMILIES), np.float32)
-            if not honest:
-                label[FAMILIES.index(family)] = 1.0
-                weight[:] = label
-            rows.append(vectors)
-            labels += [label] * len(vectors)
-            weights += [weight] * len(vectors)
-    if not rows:
-        msg = "no opened blocks to train heads on: give more traces, or longer ones"
-        raise InvalidInputError(msg)
-    return np.concatenate(rows).astype(np.float32), np.array(labels), np.array(weights)
 
 
 def _pairs(
@@ -170,8 +131,6 @@ def _matched(
     owners = []
     numbers: dict[str, int] = {}
     for plan, session in made:
-        if plan.attack != "none" or plan.draw:
-            continue
         visible = workshop.visible(plan.trace)
         texts = {"block_to_answer": visible.answer, "block_to_prompt": visible.prompt}
         text = texts.get(name)

@@ -44,9 +44,8 @@ DETECTOR_BLOCKS: Final = 3
 CALIBRATION_BLOCKS: Final = 1
 """Blocks that a trace must fill to be used for each of them."""
 
-HEAD_RATES: Final = (0.25, 0.5, 1.0)
 DETECTOR_RATES: Final = (0.25, 0.5, 1.0, 2.0)
-"""Of inflation, to train them: embedding what higher rates inject costs more than it teaches."""
+"""Of inflation, to train detectors: without the highest there is less to embed."""
 
 WHOLE: Final = (WHOLE_BLOCKS, 1, 2)
 """Blocks opened whole, in turn: profiles agree to few of a short reply."""
@@ -254,7 +253,7 @@ def make_heads(
 ) -> Heads:
     """Train the matching heads."""
     picked = _chosen(workshop, traces, size.head_traces, seed, least_blocks=HEAD_BLOCKS)
-    plans = list(training_plans(picked, seed=seed, honest=1, terse=0, rates=HEAD_RATES))
+    plans = list(honest_plans(picked, draws=1, terse=0))
     made = workshop.sessions(plans, rounds=1, what="sessions for heads", progress=progress)
     workshop.prepare(made, "embedding for heads", progress)
     return train_heads(workshop, made, picked, seed=seed, steps=size.steps, progress=progress)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coin_protocol.errors import InvalidInputError
 from coin_protocol.tokenizer import noncanonical_tokens
@@ -102,7 +104,7 @@ def test_tensors_make_the_same_heads_again() -> None:
     again = Heads.read(heads().tensors(), SPACE)
     rows = units(4, SPACE).astype(np.float32)
     assert again.dimension == SPACE
-    assert np.array_equal(again.window(rows), heads().window(rows))
+    assert again.subject_of(rows[0]) == heads().subject_of(rows[0])
     for name in PAIR_HEADS:
         assert np.array_equal(
             again.pair(name, rows, rows[::-1]), heads().pair(name, rows, rows[::-1])
@@ -151,6 +153,11 @@ def test_a_fence_in_several_tokens_is_one() -> None:
     assert with_code(answer="```")
     # Of two texts no fence is put together.
     assert not with_code(prompt="a ``", answer="` b")
+
+
+@given(shown=st.text(alphabet="`a\n", max_size=24))
+def test_a_text_is_code_exactly_where_it_holds_a_fence(shown: str) -> None:
+    assert with_code(answer=shown) == ("```" in shown)
 
 
 def test_a_long_text_is_searched_up_to_a_limit() -> None:

@@ -195,7 +195,7 @@ def test_where_no_judge_ships_it_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        "window.mean",
+        "tokens_to_block.mean",
         "detector.tokens.0.bias",
         "opened.0.combined",
         "committed.domains",

@@ -74,6 +74,24 @@ def session(
     return found
 
 
+def odder(
+    rng: np.random.Generator,
+    name: str,
+    count: int,
+    shift: float,
+    *,
+    code: bool = False,
+    subject: int = UNKNOWN_SUBJECT,
+) -> list[Audited]:
+    """Return honest sessions of a kind whose evidence is as much greater than that of others."""
+    found = []
+    for number in range(count):
+        (one,) = session(rng, f"{name} {number}")
+        rounds = [(evidence + np.float32(shift), blocks) for evidence, blocks in one.rounds]
+        found.append(audited("math", one.qid, rounds, code=code, subject=subject))
+    return found
+
+
 def rates(calibration: Calibration, fresh: Sequence[Audited]) -> list[float]:
     p_values = np.array(
         [
@@ -310,7 +328,7 @@ def test_code_has_a_distribution_of_its_own_if_there_is_enough(count: int, *, ow
     )
     # What is odd elsewhere is usual in code, which is no excuse for others.
     assert np.median(plain) < 0.15
-    assert (np.median(code) > 0.3 / DOMAIN_ALLOWANCE) == own
+    assert (np.median(code) > 0.3) == own
     assert (code >= plain).all()
     assert np.array_equal(code, plain) != own
 
@@ -324,7 +342,7 @@ def test_sessions_with_code_are_never_judged_by_less_than_others() -> None:
         plain, code = (fitted.p_value(value, 256, code=code) for code in (False, True))
         assert code >= plain
         # But for what no session showed: the fewer there were, the less can be said of it.
-        assert code == plain or code == pytest.approx(1 / 101 / DOMAIN_ALLOWANCE)
+        assert code == plain or code == pytest.approx(1 / 101)
 
 
 def test_where_all_is_code_others_are_compared_with_it() -> None:
@@ -341,24 +359,17 @@ def test_the_rate_holds_with_code_and_without() -> None:
     rng = np.random.default_rng(16)
     kinds = {False: 300, True: 120}
 
-    def made(code: bool, count: int, name: str) -> list[Audited]:  # noqa: FBT001
-        found = []
-        for number in range(count):
-            (one,) = session(rng, f"{name}{code} {number}")
-            rounds = [
-                (evidence + np.float32(2.0 * code), blocks) for evidence, blocks in one.rounds
-            ]
-            found.append(audited("math", one.qid, rounds, code=code))
-        return found
+    def made(name: str, count: int, *, code: bool) -> list[Audited]:
+        return odder(rng, f"{name}{code}", count, 2.0 * code, code=code)
 
-    honest = [one for code, count in kinds.items() for one in made(code, count, "")]
+    honest = [one for code, count in kinds.items() for one in made("", count, code=code)]
     inflated = [one for at in range(30) for one in session(rng, f"{at}", odd=5.0)]
     fitted = calibrate([*honest, *inflated])
     for code, count in kinds.items():
-        for level, rate in zip(LEVELS, rates(fitted, made(code, 600, "new ")), strict=True):
-            allowed = level * (DOMAIN_ALLOWANCE if code else 1.0)
-            noise = (allowed * (1 - allowed) * (1 / 600 + 1 / count)) ** 0.5
-            assert rate <= allowed + 3 * noise + 1 / count, code
+        found = rates(fitted, made("new ", 600, code=code))
+        for level, rate in zip(LEVELS, found, strict=True):
+            noise = (level * (1 - level) * (1 / 600 + 1 / count)) ** 0.5
+            assert rate <= level + 3 * noise + 1 / count, code
 
 
 # Subjects
@@ -390,21 +401,14 @@ def test_the_rate_holds_on_each_subject() -> None:
     rng = np.random.default_rng(19)
     counts = (300, 120)
 
-    def made(subject: int, count: int, name: str) -> list[Audited]:
-        found = []
-        for number in range(count):
-            (one,) = session(rng, f"{name}{subject} {number}")
-            rounds = [
-                (evidence + np.float32(2.0 * subject), blocks) for evidence, blocks in one.rounds
-            ]
-            found.append(audited("math", one.qid, rounds, subject=subject))
-        return found
+    def made(name: str, count: int, subject: int) -> list[Audited]:
+        return odder(rng, f"{name}{subject}", count, 2.0 * subject, subject=subject)
 
-    honest = [one for subject, count in enumerate(counts) for one in made(subject, count, "")]
+    honest = [one for subject, count in enumerate(counts) for one in made("", count, subject)]
     inflated = [one for at in range(30) for one in session(rng, f"{at}", odd=5.0)]
     fitted = calibrate([*honest, *inflated], subjects=2)
     for subject, count in enumerate(counts):
-        found = rates(fitted, made(subject, 600, "new "))
+        found = rates(fitted, made("new ", 600, subject))
         for level, rate in zip(LEVELS, found, strict=True):
             noise = (level * (1 - level) * (1 / 600 + 1 / count)) ** 0.5
             assert level / 4 - 3 * noise <= rate <= level + 3 * noise + 1 / count, subject

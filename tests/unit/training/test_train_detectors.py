@@ -9,7 +9,6 @@ from coin_protocol.errors import InvalidInputError
 from tests.support.judges import WIDTHS, Floats, heads, numbers, readers
 from tests.support.laboratory import tokenizer, trace, written
 from tests.support.workshops import quiet, workshop
-from verifier_sdk.lab import Trace
 from verifier_sdk.semantic.aggregate import KINDS
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import PAIR_HEADS
@@ -23,7 +22,7 @@ from verifier_sdk.training.detectors import (
     rows_of,
     train_detectors,
 )
-from verifier_sdk.training.heads import _pairs, _windows, opened_blocks, train_heads
+from verifier_sdk.training.heads import _pairs, opened_blocks, train_heads
 from verifier_sdk.training.workshop import Plan, Workshop
 
 BAG = FAMILIES.index("bag")
@@ -175,14 +174,6 @@ def shop() -> Workshop:
     return workshop(TRACES)
 
 
-def plans_of(traces: list[Trace]) -> list[Plan]:
-    return [
-        plan
-        for one in traces
-        for plan in (Plan(one), Plan(one, "random_vocabulary", 1.0, "appended"))
-    ]
-
-
 def test_an_example_knows_the_filler_of_every_block(shop: Workshop) -> None:
     plan = Plan(TRACES[0], "bag_of_own_tokens", 1.0, "scattered")
     ((_, session),) = shop.sessions([plan], rounds=1, whole=(1,), what="a", progress=quiet)
@@ -195,40 +186,11 @@ def test_an_example_knows_the_filler_of_every_block(shop: Workshop) -> None:
     assert honest.family == ""
 
 
-def test_windows_of_filler_concern_its_family_alone(shop: Workshop) -> None:
-    made = shop.sessions(plans_of(TRACES), rounds=1, what="a", progress=quiet)
-    rows, labels, weights = _windows(made)
-    assert len(rows) == len(labels) == len(weights)
-    at = FAMILIES.index("random")
-    filler = labels[:, at] == 1.0
-    assert filler.any()
-    assert (~filler).any()
-    assert labels.sum() == filler.sum()
-    assert weights[filler].sum() == filler.sum()
-    assert (weights[~filler] == 1.0).all()
-
-
-def test_an_honest_block_counts_once_however_often_it_is_drawn(shop: Workshop) -> None:
-    once = shop.sessions([Plan(TRACES[0])], rounds=1, what="a", progress=quiet)
-    rows, _, _ = _windows([*once, *once, *once])
-    assert len(rows) == len(_windows(once)[0])
-
-
-def test_without_opened_blocks_there_are_no_windows(shop: Workshop) -> None:
-    with pytest.raises(InvalidInputError, match="give more traces"):
-        _windows([])
-    unseen = shop.sessions(
-        [Plan(TRACES[0], "forged_vectors", 1.0, "appended")], rounds=1, what="a", progress=quiet
-    )
-    with pytest.raises(InvalidInputError, match="give more traces"):
-        _windows(unseen)
-
-
 @pytest.mark.parametrize("name", PAIR_HEADS)
 def test_pairs_that_belong_together_are_as_many_as_those_that_do_not(
     shop: Workshop, name: str
 ) -> None:
-    made = shop.sessions(plans_of(TRACES), rounds=1, what="a", progress=quiet)
+    made = shop.sessions([Plan(one) for one in TRACES], rounds=1, what="a", progress=quiet)
     inputs, labels, weights = _pairs(shop, made, name, 1)
     assert inputs.shape == (len(labels), 1 + 2 * 12)
     assert labels.shape == weights.shape == (len(labels), 1)
@@ -254,7 +216,7 @@ def test_a_block_belongs_to_its_own_answer(shop: Workshop) -> None:
 
 @pytest.mark.parametrize("name", PAIR_HEADS)
 def test_pairs_need_two_questions(shop: Workshop, name: str) -> None:
-    made = shop.sessions(plans_of(TRACES[:1]), rounds=1, what="a", progress=quiet)
+    made = shop.sessions([Plan(TRACES[0])], rounds=1, what="a", progress=quiet)
     with pytest.raises(InvalidInputError, match=f"head {name} needs honest sessions of two"):
         _pairs(shop, made, name, 1)
 
@@ -276,7 +238,7 @@ def test_answers_are_needed_of_two_questions() -> None:
 
 
 def test_heads_are_the_same_for_the_same_seed(shop: Workshop) -> None:
-    made = shop.sessions(plans_of(TRACES), rounds=1, what="a", progress=quiet)
+    made = shop.sessions([Plan(one) for one in TRACES], rounds=1, what="a", progress=quiet)
     one = train_heads(shop, made, TRACES, seed=1, steps=0.01, progress=quiet)
     same = train_heads(shop, made, TRACES, seed=1, steps=0.01, progress=quiet)
     other = train_heads(shop, made, TRACES, seed=2, steps=0.01, progress=quiet)
