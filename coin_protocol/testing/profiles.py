@@ -90,7 +90,7 @@ def rules_policy() -> pb.Policy:
     )
 
 
-JUDGE_SHA256 = "6db4f051610707fb7bc7b060b76cdf4be61a0a9755c488976d98f06a7d5aef04"
+JUDGE_SHA256 = "09ee4ab1984c959fa800a234d5ed15b8af15b2045f65166e5644773ac56aad9f"
 """Of `verifier_sdk/semantic/models/judge.safetensors`."""
 
 TEKKEN_SHA256 = "1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316"

@@ -23,7 +23,14 @@ from verifier_sdk.lab import Trace
 from verifier_sdk.lab.attack import Attacked, Ids
 from verifier_sdk.lab.audit import LabSession, Space
 from verifier_sdk.semantic.aggregate import EXTREMES, KINDS, SESSION_COLUMNS, Ratios
-from verifier_sdk.semantic.calibration import GROUPS, SIZES, TIERS, Calibration, Null
+from verifier_sdk.semantic.calibration import (
+    GROUPS,
+    LEAST_QUESTIONS,
+    SIZES,
+    TIERS,
+    Calibration,
+    Null,
+)
 from verifier_sdk.semantic.copies import COPY_INPUTS
 from verifier_sdk.semantic.detectors import Detectors
 from verifier_sdk.semantic.families import FAMILIES
@@ -126,6 +133,7 @@ def calibration(*, seed: int = 0, sessions: int = 200) -> Calibration:
         null(1.0).scaled(0.5),
         null(1.5),
         np.array([[0.0, 4.0, 8.0], [-3.0, 0.0, 5.0]], np.float32),
+        np.full(1 + SUBJECTS, LEAST_QUESTIONS, np.float32),
         tuple(null(1.0 + 0.1 * number) for number in range(SUBJECTS)),
     )
 

@@ -5,6 +5,8 @@ about as many of them opened;
 the smallest, weighted, is the session's statistic, and has its own distribution among honest
 sessions: its p-value is conformal. Compared is the greatest over the rounds of an audit, so the
 rate holds whenever the audit stops, and no domain may have more than twice that of all together.
+Where few questions like a session's are known, a rate is not: there it takes more than any honest
+session showed.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ SIZES: Final = len(_SIZE_EDGES) + 1
 
 _UPPER: Final = 0.1
 _LEAST_LOG: Final = -30.0
+
+LEAST_QUESTIONS: Final = 10
+"""Calibration questions of a kind without which its rate of false alarms is not known."""
 
 KNOTS: Final = 129
 """Points kept of each distribution, closer together in the upper tail."""
@@ -133,6 +138,8 @@ class Calibration:
             may have more.
         code: Of the same, in sessions about code.
         odds: Log odds of inflation at knots of the combined statistic, float32 (2, k).
+        questions: Calibration questions about code, and then on each subject, float32
+            (1 + len(subjects),).
         subjects: Of minus the log of the p-values that `combined` gives, by subject; none where
             all are compared with all.
     """
@@ -143,6 +150,7 @@ class Calibration:
     domains: Null
     code: Null
     odds: Floats
+    questions: Floats
     subjects: tuple[Null, ...] = ()
 
     def family_p_values(
@@ -178,6 +186,21 @@ class Calibration:
         others = [self.domains, self.code] if code else [self.domains]
         return max([found, *(null.p_value(surprise) for null in others)])
 
+    def accusable(
+        self, p_value: float, block_size: int, *, code: bool, subject: int = UNKNOWN_SUBJECT
+    ) -> bool:
+        """Return whether anybody may be accused by a session's p-value, if it is small enough.
+
+        Not if some honest session showed as much, and questions like this one are too few for
+        a rate.
+        """
+        counts = self.questions[:1].tolist() if code else []
+        if subject != UNKNOWN_SUBJECT:
+            counts += self.questions[subject + 1 : subject + 2].tolist()
+        if min(counts, default=LEAST_QUESTIONS) >= LEAST_QUESTIONS:
+            return True
+        return p_value <= self.p_value(np.inf, block_size, code=code, subject=subject)
+
     def probability(self, statistic: float) -> float:
         """Return the probability of inflation, had half of all sessions been inflated."""
         odds = np.interp(statistic, self.odds[0], self.odds[1])
@@ -185,7 +208,11 @@ class Calibration:
 
     def tensors(self, tier: str) -> dict[str, Floats]:
         """Return all tensors, for a file."""
-        found = {f"{tier}.weights": self.weights, f"{tier}.odds": self.odds}
+        found = {
+            f"{tier}.weights": self.weights,
+            f"{tier}.odds": self.odds,
+            f"{tier}.questions": self.questions,
+        }
         for name, null in self._nulls():
             found[f"{tier}.{name}"] = np.stack([null.knots, null.tails])
         return found
@@ -207,6 +234,7 @@ class Calibration:
 
         try:
             weights, odds = tensors[f"{tier}.weights"], tensors[f"{tier}.odds"]
+            questions = tensors[f"{tier}.questions"]
             families = tuple(
                 tuple(
                     tuple(null(f"{size}.{group}.{family}") for family in FAMILIES)
@@ -223,6 +251,7 @@ class Calibration:
             msg = f"the model file has no tensor {error.args[0]!r}: it is of another version"
             raise ConfigurationError(msg) from error
         good = weights.shape == (len(FAMILIES),) and bool((weights > 0).all())
+        good &= questions.shape == (1 + len(subjects),)
         if not good or odds.ndim != 2 or len(odds) != 2 or not odds.shape[1]:
             msg = f"the calibration of tier {tier} is malformed: the file is of another version"
             raise ConfigurationError(msg)
@@ -233,6 +262,7 @@ class Calibration:
             domains,
             code,
             odds.astype(np.float32),
+            questions.astype(np.float32),
             tuple(subjects),
         )
 

@@ -64,6 +64,8 @@ class Assessment:
         estimate: Of the inflated share, by that family's detector.
         p_values: Of each family by itself, float64 (families,).
         statistic: That the p-value is of.
+        accusable: Whether the p-value may accuse: enough questions like this one were calibrated
+            on, or no honest session showed as much.
         ratios: Log likelihood ratios of the opened blocks.
     """
 
@@ -74,6 +76,7 @@ class Assessment:
     estimate: ShareEstimate
     p_values: Sequence[float]
     statistic: float
+    accusable: bool
     ratios: Ratios = field(repr=False, compare=False)
 
     @property
@@ -210,16 +213,17 @@ class LearnedJudge:
         p_values[[family in spared for family in FAMILIES]] = 1.0
         statistic = calibration.statistic(p_values)
         best = int(np.argmin(p_values / calibration.weights))
+        size, code, subject = ratios.block_size, ratios.code, ratios.subject
+        p_value = calibration.p_value(statistic, size, code=code, subject=subject)
         return Assessment(
             tier=tier,
-            p_value=calibration.p_value(
-                statistic, ratios.block_size, code=ratios.code, subject=ratios.subject
-            ),
+            p_value=p_value,
             probability=calibration.probability(statistic),
             family=FAMILIES[best],
             estimate=estimate_share(ratios.values, best),
             p_values=p_values.tolist(),
             statistic=statistic,
+            accusable=calibration.accusable(p_value, size, code=code, subject=subject),
             ratios=ratios,
         )
 
@@ -272,6 +276,11 @@ def decide(
             f"the blocks look like {_WORDS[found.family]}: {found.p_value:.2g} of honest sessions "
             f"look so at most, on {seen}; inflated share {low:.0%} to {high:.0%}"
         )
+        if not found.accusable:
+            return (
+                receipt_pb2.OUTCOME_INCONCLUSIVE,
+                f"the judge knows too few questions like this one to accuse by them; else {reason}",
+            )
         return receipt_pb2.OUTCOME_FAIL, reason
     if found.blocks < rules.least_blocks:
         return (

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from coin_protocol.errors import InvalidInputError
 from verifier_sdk.semantic.calibration import (
     GROUPS,
+    LEAST_QUESTIONS,
     SIZES,
     Calibration,
     Null,
@@ -38,8 +39,7 @@ DOMAIN_ALLOWANCE = 2.0
 """How many times the overall rate of false alarms the worst domain may have."""
 
 _SMALLEST_DOMAIN = 60
-_LEAST_QUESTIONS = 10
-"""Sessions, and questions, that a domain needs for a distribution of its own."""
+"""Sessions that a domain needs for a distribution of its own, beside `LEAST_QUESTIONS`."""
 
 _SUBJECT_QUESTIONS = 15
 """Questions that a subject needs for a distribution of its own."""
@@ -110,6 +110,7 @@ def calibrate(audited: Sequence[Audited], *, subjects: int = 0) -> Calibration:
         _NOBODY,
         _NOBODY,
         np.zeros((2, 1), np.float32),
+        _questions(honest, subjects),
     )
     statistics = _held_out(draft, honest)
     draft = replace(draft, families=_families(honest))
@@ -158,7 +159,7 @@ def _worst_domain(found: Sequence[tuple[float, Audited]]) -> Null:
     own = [
         _null(pairs).scaled(1.0 / DOMAIN_ALLOWANCE)
         for pairs in domains.values()
-        if len(pairs) >= _SMALLEST_DOMAIN and len({one.qid for _, one in pairs}) >= _LEAST_QUESTIONS
+        if len(pairs) >= _SMALLEST_DOMAIN and len({one.qid for _, one in pairs}) >= LEAST_QUESTIONS
     ]
     return Null.worst(own) if own else _NOBODY
 
@@ -179,6 +180,13 @@ def _subjects(found: Sequence[tuple[float, Audited]], count: int) -> tuple[Null,
         _null(pairs if len({one.qid for _, one in pairs}) >= _SUBJECT_QUESTIONS else found)
         for pairs in own
     )
+
+
+def _questions(honest: Sequence[Audited], subjects: int) -> Floats:
+    """Return how many questions are about code, and on each subject, float32 (1 + subjects,)."""
+    kinds = [[one for one in honest if one.code]]
+    kinds += [[one for one in honest if one.subject == number] for number in range(subjects)]
+    return np.array([len({one.qid for one in kind}) for kind in kinds], np.float32)
 
 
 def smallest_domain(audited: Sequence[Audited]) -> int:

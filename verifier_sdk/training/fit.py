@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from verifier_sdk.semantic.mlp import Floats, Mlp
 
@@ -56,6 +57,16 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def numpy_on_one_thread() -> Iterator[None]:
+    """Let numpy multiply on one thread: sums depend on how many they are cut among.
+
+    Torch, which embeds, keeps all of its own.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 @one_thread()

@@ -34,6 +34,7 @@ from verifier_sdk.training.calibrate import Audited, calibrate, smallest_domain,
 from verifier_sdk.training.deepsets import RECIPE as SETS
 from verifier_sdk.training.deepsets import fit_deep_sets
 from verifier_sdk.training.detectors import FOLDS, RECIPE, Example, example, train_detectors
+from verifier_sdk.training.fit import numpy_on_one_thread
 from verifier_sdk.training.heads import train_heads
 from verifier_sdk.training.plans import chosen, honest_plans, training_plans
 from verifier_sdk.training.readers import BLOCK_STEPS, RUN_STEPS, train_readers
@@ -120,6 +121,7 @@ class Trained:
         return found
 
 
+@numpy_on_one_thread()
 def train(
     workshop: Workshop, traces: Sequence[Trace], *, size: Size, seed: int, progress: Progress,
     kept: Path | None = None, beside: AbstractContextManager[None] | None = None,

@@ -239,6 +239,27 @@ def test_p_values_of_sessions_fall_with_the_statistic(at: list[float], code: boo
     assert all(0 < one <= 1 for one in found)
 
 
+@pytest.mark.parametrize("code", [False, True], ids=["plain", "code"])
+@pytest.mark.parametrize("subject", [UNKNOWN_SUBJECT, *range(SUBJECTS)])
+def test_few_questions_accuse_by_nothing_that_an_honest_session_showed(
+    subject: int, *, code: bool
+) -> None:
+    one = calibration()
+
+    def accusable(calibrated: Calibration, statistic: float) -> bool:
+        p_value = calibrated.p_value(statistic, 256, code=code, subject=subject)
+        return calibrated.accusable(p_value, 256, code=code, subject=subject)
+
+    asked = [*([0] if code else []), *([subject + 1] if subject != UNKNOWN_SUBJECT else [])]
+    for at in range(1 + SUBJECTS):
+        questions = one.questions.copy()
+        questions[at] -= 1
+        few = replace(one, questions=questions)
+        assert accusable(one, 5.0)
+        assert accusable(few, 5.0) == (at not in asked)
+        assert accusable(few, 1e30)
+
+
 def test_the_least_weighted_p_value_is_the_statistic() -> None:
     p_values = np.full(len(FAMILIES), 0.8)
     p_values[3] = 0.01
@@ -282,6 +303,7 @@ def test_tensors_make_the_same_calibration_again(tier: str) -> None:
         f"{SIZES - 1}.combined",
         "domains",
         "code",
+        "questions",
         "0.0.random",
         f"{SIZES - 1}.{GROUPS - 1}.{FAMILIES[-1]}",
     ],
@@ -310,6 +332,8 @@ def test_a_missing_part_is_named(name: str) -> None:
         ("2.combined", (2,)),
         ("domains", (2, 0)),
         ("code", (3, 5)),
+        ("questions", (1,)),
+        ("questions", (SUBJECTS + 1, 1)),
         ("0.0.random", (5,)),
     ],
 )

@@ -47,10 +47,12 @@ FALSE_ALARMS, GUARD = RULES.false_alarms, RULES.guard
 EARLY_PASS, LEAST_BLOCKS = RULES.early_pass, RULES.least_blocks
 
 
-def assessment(p_value: float, *, blocks: int = 8, family: str = "bag") -> Assessment:
+def assessment(
+    p_value: float, *, blocks: int = 8, family: str = "bag", accusable: bool = True
+) -> Assessment:
     estimate = ShareEstimate(7.0, 0.4, (0.25, 0.625))
     ratios = session_ratios(np.zeros((blocks, len(FAMILIES)), np.float32))
-    return Assessment(TIERS[0], p_value, 0.5, family, estimate, [p_value], 3.0, ratios)
+    return Assessment(TIERS[0], p_value, 0.5, family, estimate, [p_value], 3.0, accusable, ratios)
 
 
 def shown(*, rounds: int = 3, last: bool = True) -> OpenedEvidence:
@@ -223,6 +225,31 @@ def test_sessions_are_compared_with_those_on_questions_like_their_own() -> None:
     assert judge().ratios(asked).subject == judge().heads.subject_of(prompt.embedding)
     unseen = replace(asked, visible=replace(asked.visible, prompt=None))
     assert judge().ratios(unseen).subject == UNKNOWN_SUBJECT
+
+
+def test_a_session_of_a_kind_that_is_little_known_fails_by_what_no_honest_one_showed() -> None:
+    one = judge()
+    own = one.calibrations[TIERS[0]]
+    few = replace(own, questions=own.questions - np.eye(1 + SUBJECTS, dtype=np.float32)[0])
+    one = replace(one, calibrations={**one.calibrations, TIERS[0]: few})
+    values = np.clip(numbers(9, len(FAMILIES), scale=4.0), -6, 6)
+    plain, code = (one.assess_ratios(session_ratios(values, code=code)) for code in (False, True))
+    assert plain.accusable
+    assert not code.accusable
+    assert decide(replace(code, p_value=FALSE_ALARMS), shown(), RULES)[0] == INCONCLUSIVE
+    assert decide(replace(code, p_value=FALSE_ALARMS, accusable=True), shown(), RULES)[0] == FAIL
+
+
+@pytest.mark.parametrize("p_value", [FALSE_ALARMS, GUARD, 1.0])
+def test_who_cannot_be_accused_is_only_spared_a_fail(p_value: float) -> None:
+    outcome, reason = decide(assessment(p_value, accusable=False), shown(), RULES)
+    known, said = decide(assessment(p_value), shown(), RULES)
+    if known == FAIL:
+        assert outcome == INCONCLUSIVE
+        assert reason.startswith("the judge knows too few questions like this one")
+        assert reason.endswith(said)
+    else:
+        assert (outcome, reason) == (known, said)
 
 
 def test_an_answer_in_code_makes_a_session_one_about_code() -> None:

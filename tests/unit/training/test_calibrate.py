@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from coin_protocol.errors import InvalidInputError
-from verifier_sdk.semantic.calibration import GROUPS, SIZES, Calibration, group_of
+from verifier_sdk.semantic.calibration import (
+    GROUPS,
+    LEAST_QUESTIONS,
+    SIZES,
+    Calibration,
+    group_of,
+)
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.mlp import Floats
 from verifier_sdk.training.calibrate import (
     _FEW,
     _FEW_QUESTIONS,
-    _LEAST_QUESTIONS,
     _SMALLEST_DOMAIN,
     _SUBJECT_QUESTIONS,
     DOMAIN_ALLOWANCE,
@@ -414,6 +419,18 @@ def test_the_rate_holds_on_each_subject() -> None:
             assert level / 4 - 3 * noise <= rate <= level + 3 * noise + 1 / count, subject
 
 
+def test_questions_are_counted_by_kind_whatever_their_sessions() -> None:
+    rng = np.random.default_rng(21)
+    found = [
+        *odder(rng, "a", 3, 0.0, subject=0),
+        *odder(rng, "b", 2, 0.0, subject=1, code=True),
+        *odder(rng, "b", 1, 0.0, subject=0, code=True),
+        *session(rng, "i", odd=3.0),
+    ]
+    assert calibrate(found, subjects=3).questions.tolist() == [2, 4, 2, 0]
+    assert calibrate(found).questions.tolist() == [2]
+
+
 def test_without_subjects_none_are_told_apart() -> None:
     rng = np.random.default_rng(20)
     found = [*session(rng, "a", draws=3), *session(rng, "a", odd=3.0)]
@@ -458,9 +475,9 @@ def test_small_domains_have_no_distribution_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("sessions", "questions", "own"),
     [
-        (_SMALLEST_DOMAIN, _LEAST_QUESTIONS, True),
-        (_SMALLEST_DOMAIN - 1, _LEAST_QUESTIONS, False),
-        (_SMALLEST_DOMAIN, _LEAST_QUESTIONS - 1, False),
+        (_SMALLEST_DOMAIN, LEAST_QUESTIONS, True),
+        (_SMALLEST_DOMAIN - 1, LEAST_QUESTIONS, False),
+        (_SMALLEST_DOMAIN, LEAST_QUESTIONS - 1, False),
         (_SMALLEST_DOMAIN, 1, False),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from coin_protocol.errors import InvalidInputError
 from tests.support.judges import evidence as opened_of
@@ -176,6 +177,27 @@ def test_readers_of_an_interrupted_run_are_taken_again(
             made()
     kept.write_bytes(kept.read_bytes()[:-5])
     assert made().tensors().keys() == first.tensors().keys()
+
+
+def test_numpy_multiplies_on_one_thread_while_a_judge_is_trained(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    class SeenError(Exception):
+        pass
+
+    def seen(*_: object, **__: object) -> object:
+        raise SeenError(threads())
+
+    monkeypatch.setattr(pipeline, "make_heads", seen)
+    with threadpool_limits(limits=2, user_api="blas"):
+        assert threads() == {2}
+        with pytest.raises(SeenError) as caught:
+            train(shop, TRACES, size=TINY, seed=1, progress=quiet)
+        assert caught.value.args == ({1},)
+        assert threads() == {2}
 
 
 def test_a_part_of_the_split_is_used_for_one_thing(
