@@ -7,9 +7,10 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,9 @@ from verifier_sdk.replay_client import ask_replay
 
 PROVIDER: Final = "demo-provider"
 VERIFIER: Final = "demo-verifier"
+_HONEST: Final = "logic-02"
+"""Trace of the honest reply: the judge passed it in 60 of 60 simulated audits."""
+
 _START_SECONDS: Final = 120.0
 _CALL_SECONDS: Final = 60.0
 
@@ -93,8 +97,7 @@ async def play(folder: Path) -> AsyncIterator[Played]:
             transport.open_channel(f"127.0.0.1:{ports[0]}", None) as to_provider,
             transport.open_channel(f"127.0.0.1:{ports[1]}", None) as to_verifier,
         ):
-            traces = shipped_traces()
-            pairs = [(scenario, traces[n % len(traces)]) for n, scenario in enumerate(SCENARIOS)]
+            pairs = list(zip(SCENARIOS, _traces(), strict=False))
             # While one reply is audited the next is generated: that is two other processes.
             asked = asyncio.create_task(_ask(*pairs[0], to_provider))
             for number, (scenario, trace) in enumerate(pairs):
@@ -104,6 +107,13 @@ async def play(folder: Path) -> AsyncIterator[Played]:
                 bundle, auditing = await _audit(receipt, to_verifier)
                 verdict = read_verdict(bundle.verdict.payload)
                 yield Played(scenario, trace, verdict, bundle, asking + auditing)
+
+
+def _traces() -> Iterator[Trace]:
+    """Yield the sample traces in turn, beginning with that of the honest reply."""
+    traces = shipped_traces()
+    first = [trace.id for trace in traces].index(_HONEST)
+    return islice(cycle(traces), first, None)
 
 
 async def _ask(
