@@ -34,7 +34,7 @@ from verifier_sdk.training.calibrate import Audited, calibrate, smallest_domain,
 from verifier_sdk.training.deepsets import RECIPE as SETS
 from verifier_sdk.training.deepsets import fit_deep_sets
 from verifier_sdk.training.detectors import FOLDS, RECIPE, Example, example, train_detectors
-from verifier_sdk.training.fit import numpy_on_one_thread
+from verifier_sdk.training.fit import numpy_on_one_thread, one_thread
 from verifier_sdk.training.heads import train_heads
 from verifier_sdk.training.plans import chosen, honest_plans, training_plans
 from verifier_sdk.training.readers import BLOCK_STEPS, RUN_STEPS, train_readers
@@ -213,6 +213,7 @@ def make_readers(
     return Readers.from_tensors(tensors)
 
 
+@one_thread()
 def make_answer_limit(readers: Readers, traces: Sequence[Trace], tokenizer: Tokenizer) -> float:
     """Return what 17 in 20 answers read below; of each question the trace that comes first."""
     answers = {trace.qid: trace.answer for trace in reversed(traces)}
@@ -274,6 +275,7 @@ def example_sessions(
     return made
 
 
+@one_thread()
 def measure_examples(
     workshop: Workshop, made: Sequence[Made], heads: Heads, readers: Readers, progress: Progress
 ) -> list[Example]:
@@ -310,6 +312,7 @@ def audit_sessions(
     return made
 
 
+@one_thread()
 def measure_audits(
     workshop: Workshop, made: Sequence[Made], heads: Heads, readers: Readers, progress: Progress
 ) -> list[tuple[Plan, list[Measured]]]:

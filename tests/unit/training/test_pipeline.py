@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from coin_protocol.errors import InvalidInputError
@@ -179,25 +180,32 @@ def test_readers_of_an_interrupted_run_are_taken_again(
     assert made().tensors().keys() == first.tensors().keys()
 
 
-def test_numpy_multiplies_on_one_thread_while_a_judge_is_trained(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stage", ["make_heads", "measure"])
+def test_nothing_trained_depends_on_how_many_threads_there_are(
+    stage: str, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def threads() -> set[int]:
+    def numpy_threads() -> set[int]:
         return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
 
     class SeenError(Exception):
         pass
 
     def seen(*_: object, **__: object) -> object:
-        raise SeenError(threads())
+        raise SeenError(numpy_threads(), torch.get_num_threads())
 
-    monkeypatch.setattr(pipeline, "make_heads", seen)
-    with threadpool_limits(limits=2, user_api="blas"):
-        assert threads() == {2}
-        with pytest.raises(SeenError) as caught:
-            train(shop, TRACES, size=TINY, seed=1, progress=quiet)
-        assert caught.value.args == ({1},)
-        assert threads() == {2}
+    monkeypatch.setattr(pipeline, stage, seen)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(limits=2, user_api="blas"):
+            assert numpy_threads() == {2}
+            with pytest.raises(SeenError) as caught:
+                train(shop, TRACES, size=TINY, seed=1, progress=quiet)
+            # Heads embed first, with all that torch has.
+            assert caught.value.args == ({1}, 2 if stage == "make_heads" else 1)
+            assert (numpy_threads(), torch.get_num_threads()) == ({2}, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_part_of_the_split_is_used_for_one_thing(
