@@ -61,7 +61,8 @@ def train(
 ) -> None:
     """Train and calibrate a judge on traces, of questions of every kind that it will see.
 
-    With a fresh cache, the same traces and seed give the same file on one machine.
+    With a fresh cache and no interruption, the same traces and seed give the same file on one
+    machine.
     """
     with _progress() as progress:
         from verifier_sdk.lab import split as split_traces

@@ -346,6 +346,7 @@ def test_what_does_not_change_the_numbers_may_differ(
 def test_a_judge_that_is_calibrated_for_other_subjects_is_refused(tier: str) -> None:
     tensors = tensors_of(judge())
     del tensors[f"{tier}.subject.{SUBJECTS - 1}"]
+    tensors[f"{tier}.questions"] = tensors[f"{tier}.questions"][:-1]
     header = space_of(profile().message) | {"format": FORMAT, "rounds": rounds_of(rounds())}
     file = ModelFile.from_bytes(raw_of(header, **tensors))
     with pytest.raises(ConfigurationError, match="other subjects"):
