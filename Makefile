@@ -8,6 +8,8 @@ export OMP_WAIT_POLICY = PASSIVE
 export KMP_BLOCKTIME = 0
 
 PROTOS = $(wildcard protos/coin_protocol/v1/*.proto)
+# A comma inside $(if) would end it.
+PEER = pymerkle>=7,<8
 SERVICES = $(wildcard protos/coin_protocol/v1/*_service.proto)
 
 .PHONY: demo test bench check proto proto-check proto-image vectors clean
@@ -23,7 +25,7 @@ test: $(VENV)/.dev  ## All tests, with coverage of coin_protocol
 	$(BIN)/python -m coverage report
 
 bench: $(VENV)/.dev  ## One JSON line a claim; PYMERKLE=1 installs the GPL peer for one of them
-	$(if $(PYMERKLE),$(PIP) 'pymerkle>=7,<8')
+	$(if $(PYMERKLE),$(PIP) '$(PEER)')
 	$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev proto-check  ## Formatting, lint, layers, types, drift of generated files

@@ -38,9 +38,14 @@ from verifier_sdk.semantic import (
 from verifier_sdk.semantic.learned import LearnedJudge, _reading_of
 from verifier_sdk.semantic.model_file import ModelFile
 
+Ids = npt.NDArray[np.uint32]
+
 _BLOCKS: Final = 40
 _OPENED: Final = 16
 _WHOLE: Final = 4
+_TRACE: Final = "logic-01"
+"""Sample trace whose answer is of a style that the judge knows."""
+
 _LIMIT: Final = 5.0
 
 
@@ -63,10 +68,13 @@ def _measure() -> None:
     judge = LearnedJudge.load(
         ModelFile.shipped(), profile, tokenizer, Policy.shipped().message.learned_rules
     )
-    trace = max(shipped_traces(), key=lambda trace: len(trace.reasoning))
-    text = np.array(tokenizer.encode(trace.reasoning), np.uint32)
+    trace = next(trace for trace in shipped_traces() if trace.id == _TRACE)
+    text, prompt, answer = (
+        np.array(tokenizer.encode(part), np.uint32)
+        for part in (trace.reasoning, trace.question, trace.answer)
+    )
     for name, whole in (("committed", 0), ("opened", _WHOLE)):
-        seen = evidence(text, judge.heads.dimension, whole)
+        seen = evidence(text, (prompt, answer), judge.heads.dimension, whole)
         found = judge.assess(seen)
         if found.tier != name:
             msg = f"wanted evidence of the tier {name}; the judge took it for {found.tier}"
@@ -84,14 +92,21 @@ def _afresh(judged: Callable[[OpenedEvidence], object], seen: OpenedEvidence) ->
     judged(seen)
 
 
-def evidence(text: npt.NDArray[np.uint32], dimension: int, whole: int) -> OpenedEvidence:
-    """Return evidence of the usual size, with the ids of a text and random embeddings."""
+def evidence(text: Ids, shown: tuple[Ids, Ids], dimension: int, whole: int) -> OpenedEvidence:
+    """Return evidence of the usual size, with random embeddings.
+
+    Args:
+        text: Of the reasoning.
+        shown: Of prompt and answer.
+        dimension: Of embeddings.
+        whole: How many blocks are opened whole.
+    """
     rng = np.random.default_rng(3)
 
     def vectors(count: int) -> Vectors:
         return unit(rng.normal(size=(count, dimension)))
 
-    def ids(count: int) -> npt.NDArray[np.uint32]:
+    def ids(count: int) -> Ids:
         start = int(rng.integers(0, len(text) - count))
         return text[start : start + count]
 
@@ -99,12 +114,10 @@ def evidence(text: npt.NDArray[np.uint32], dimension: int, whole: int) -> Opened
         at = np.concatenate([np.arange(4) + 4 * cell for cell in (index % 32, 40)])
         return OpenedTokens(index, at.astype(np.int64), ids(8))
 
-    def visible() -> VisibleText:
-        return VisibleText(ids(512), vectors(8))
-
+    prompt, answer = (VisibleText(found, vectors(-(-len(found) // 64))) for found in shown)
     return OpenedEvidence(
         [OpenedBlock(at, vectors(4), tokens(at), vectors(8)) for at in range(_OPENED)],
-        Visible(visible(), visible()),
+        Visible(prompt, answer),
         total_blocks=_BLOCKS,
         block_size=256,
         token_blocks=[tokens(at) for at in range(_OPENED, _BLOCKS)],
