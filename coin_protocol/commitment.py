@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,11 @@ class CommitmentBuilder:
     def token_count(self) -> int:
         """Ids taken so far."""
         return len(self._ids)
+
+    @property
+    def block_count(self) -> int:
+        """Blocks closed so far."""
+        return len(self._entries)
 
     def block(self, index: int) -> npt.NDArray[np.uint32]:
         """Return a copy of the ids of block `index`, uint32."""
@@ -194,6 +199,24 @@ class PackedIds:
             packed += np.packbits(bit_rows).tobytes()
         self._packed = bytes(packed)
 
+    @classmethod
+    def from_bytes(cls, packed: bytes, *, count: int, bits: int) -> PackedIds:
+        """Return `count` ids that `to_bytes` gave.
+
+        Raises:
+            InvalidInputError: They are not so many bytes.
+        """
+        ids = cls(array("I"), bits=bits)
+        if len(packed) != (count * ids._bits + 7) // 8:
+            msg = f"{len(packed)} bytes are not {count} ids of {ids._bits} bits"
+            raise InvalidInputError(msg)
+        ids._count, ids._packed = count, packed
+        return ids
+
+    def to_bytes(self) -> bytes:
+        """Return the bits, first id first, the last byte filled up with zeros."""
+        return self._packed
+
     def __len__(self) -> int:
         """Return the number of ids."""
         return self._count
@@ -217,12 +240,22 @@ class PackedIds:
         return np.packbits(rows).view(">u4").astype(np.uint32)
 
 
+class TokenIds(Protocol):
+    """A finished session's ids, wherever they are kept."""
+
+    def __len__(self) -> int:
+        """Return the number of ids."""
+
+    def slice(self, start: int, stop: int) -> npt.NDArray[np.uint32]:
+        """Return ids `start` to `stop`, uint32; fewer where there are no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenTree:
     """A finished session's tokens: what the provider keeps to answer challenges from."""
 
     token_root: bytes
-    token_ids: PackedIds
+    token_ids: TokenIds
     entries: tuple[statements_pb2.BlockEntry, ...]
 
     @property

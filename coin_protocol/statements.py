@@ -92,6 +92,8 @@ def read_commitment(raw: bytes) -> statements_pb2.Commitment:
     _within("reasoning_tokens", message.reasoning_tokens, 0, MAX_REASONING_TOKENS)
     _within("answer_tokens", message.answer_tokens, 0, MAX_REASONING_TOKENS)
     _known("id_source", message.id_source, statements_pb2.IdSource.values())
+    # Absent is a value of its own here: the reply is whole.
+    _within("abort_reason", message.abort_reason, 0, max(statements_pb2.AbortReason.values()))
     if not message.HasField("usage"):
         msg = "the commitment carries no usage"
         raise StatementError(msg)

@@ -29,6 +29,7 @@ def deterministic_verdict(case: Case, report: Report) -> pb.Verdict:
         verdict.tiers.extend(earned_tiers(case, report))
         verdict.exposure.CopyFrom(case.ledger.exposure())
         verdict.id_source = case.commitment.id_source
+        verdict.abort_reason = case.commitment.abort_reason
     except VerificationError:
         # Statements that do not parse expose nothing that could be counted.
         verdict.tiers[:] = [pb.TIER_ASSERTED]

@@ -25,9 +25,11 @@ from coin_protocol.quantise import row_bytes
 from coin_protocol.table import TokenTable
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2
+from provider_sdk.ledger import enter
 from provider_sdk.record import SessionRecord
 
-M = TypeVar("M")
+Challenge = opening_pb2.Challenge | opening_pb2.WholeBlockChallenge
+C = TypeVar("C", opening_pb2.Challenge, opening_pb2.WholeBlockChallenge)
 
 
 class ChallengeError(InvalidInputError):
@@ -40,7 +42,7 @@ class UnknownVerifierError(ChallengeError):
 
 @dataclass(frozen=True)
 class Answerer:
-    """Opens what challenges draw. The caller holds the record's lock.
+    """Reads challenges, gives each its link of the chain, and opens what it draws.
 
     Attributes:
         profile: What commitments are made of.
@@ -56,35 +58,78 @@ class Answerer:
     verifiers: KeyRing
     clock: SteadyClock
 
-    def open(self, record: SessionRecord, challenge: envelope_pb2.Envelope) -> opening_pb2.Opening:
-        """Open what a challenge draws, and enter it in the ledger.
+    def read(
+        self, record: SessionRecord, challenge: envelope_pb2.Envelope
+    ) -> opening_pb2.Challenge:
+        """Return what a challenge asks for.
 
         Raises:
-            ChallengeError: The challenge is malformed, late, or not from a known verifier.
+            ChallengeError: It is malformed, late, names other fingerprints, or is not from a
+                known verifier.
+        """
+        return self._read(record, challenge, envelope.CHALLENGE, statements.read_challenge)
+
+    def read_whole(
+        self, record: SessionRecord, challenge: envelope_pb2.Envelope
+    ) -> opening_pb2.WholeBlockChallenge:
+        """Return what a whole-block challenge asks for; errors as `read`."""
+        return self._read(
+            record, challenge, envelope.WHOLE_CHALLENGE, statements.read_whole_challenge
+        )
+
+    def step(
+        self, record: SessionRecord, challenge: envelope_pb2.Envelope, message: Challenge
+    ) -> opening_pb2.AnsweredChallenge:
+        """Give a challenge its link of the hash chain, and enter it in the ledger.
+
+        The caller holds the record (`SessionStore.exclusive`). One asked again keeps its link.
+
+        Raises:
             ExposureCapError: It could pass a cap.
             FlipsUsedUpError: The hash chain is used up.
         """
-        self._authenticate(challenge, envelope.CHALLENGE)
-        message = _read(statements.read_challenge, challenge.payload)
-        self._require_fit(record, message)
-        opener = self.opener(record)
-        step = self._step(
-            record,
-            challenge,
-            lambda caps: record.ledger.require(
+        key = digest(challenge.payload)
+        known = record.answered.get(key)
+        if known is not None:
+            return known
+        tree = record.tree
+        caps = Caps.of(
+            self.profile.message.caps, tokens=tree.reasoning_tokens, blocks=tree.block_count
+        )
+        if isinstance(message, opening_pb2.WholeBlockChallenge):
+            record.ledger.require_whole(caps, blocks=message.blocks)
+        else:
+            record.ledger.require(
                 caps,
                 blocks=message.blocks,
                 token_blocks=message.token_blocks,
                 tokens_per_block=message.tokens_per_block,
-            ),
+            )
+        index = len(record.answered) + 1
+        if index > FLIP_CHAIN_LENGTH:
+            msg = f"this commitment has answered all of its {FLIP_CHAIN_LENGTH} challenges"
+            raise FlipsUsedUpError(msg)
+        step = opening_pb2.AnsweredChallenge(
+            challenge=challenge, flip_index=index, flip=draw.flip_for(record.flip_secret, index)
         )
+        record.answered[key] = step
+        counts = [entry.token_count for entry in tree.entries]
+        enter(record.ledger, step, counts, run_tokens=self.profile.run_tokens)
+        return step
+
+    def open(
+        self,
+        record: SessionRecord,
+        message: opening_pb2.Challenge,
+        step: opening_pb2.AnsweredChallenge,
+    ) -> opening_pb2.Opening:
+        """Return what a challenge draws."""
+        opener = self.opener(record)
         drawn = draw.drawn_by(
             message, step.flip, opener.token_counts, run_tokens=self.profile.run_tokens
         )
-        last = len(opener.token_counts) - 1
-        record.ledger.add(drawn, edge=(last, opener.token_counts[last] - 1))
         return opening_pb2.Opening(
-            challenge_sha256=digest(challenge.payload),
+            challenge_sha256=digest(step.challenge.payload),
             flip_index=step.flip_index,
             flip=step.flip,
             blocks=[opener.block(block) for block in drawn.blocks],
@@ -94,22 +139,16 @@ class Answerer:
         )
 
     def open_whole(
-        self, record: SessionRecord, challenge: envelope_pb2.Envelope
+        self,
+        record: SessionRecord,
+        message: opening_pb2.WholeBlockChallenge,
+        step: opening_pb2.AnsweredChallenge,
     ) -> opening_pb2.WholeBlockOpening:
-        """Open the blocks that a whole-block challenge draws; errors as `open`."""
-        self._authenticate(challenge, envelope.WHOLE_CHALLENGE)
-        message = _read(statements.read_whole_challenge, challenge.payload)
-        self._require_fit(record, message)
+        """Return the blocks that a whole-block challenge draws."""
         opener = self.opener(record)
-        step = self._step(
-            record,
-            challenge,
-            lambda caps: record.ledger.require_whole(caps, blocks=message.blocks),
-        )
         drawn = draw.drawn_whole_by(message, step.flip, len(opener.token_counts))
-        record.ledger.add_whole(drawn)
         return opening_pb2.WholeBlockOpening(
-            challenge_sha256=digest(challenge.payload),
+            challenge_sha256=digest(step.challenge.payload),
             flip_index=step.flip_index,
             flip=step.flip,
             blocks=[opener.whole(index, self.tokenizer) for index in drawn],
@@ -135,6 +174,22 @@ class Answerer:
             table=self.table,
         )
 
+    def _read(
+        self,
+        record: SessionRecord,
+        challenge: envelope_pb2.Envelope,
+        payload_type: str,
+        reader: Callable[[bytes], C],
+    ) -> C:
+        self._authenticate(challenge, payload_type)
+        try:
+            message = reader(challenge.payload)
+        except StatementError as error:
+            msg = f"the challenge is malformed: {error}"
+            raise ChallengeError(msg) from error
+        self._require_fit(record, message)
+        return message
+
     def _authenticate(self, challenge: envelope_pb2.Envelope, payload_type: str) -> None:
         try:
             listed = envelope.verify(challenge, payload_type, self.verifiers)
@@ -143,11 +198,7 @@ class Answerer:
             msg = f"the challenge is not from a verifier known here: {error}"
             raise UnknownVerifierError(msg) from error
 
-    def _require_fit(
-        self,
-        record: SessionRecord,
-        message: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge,
-    ) -> None:
+    def _require_fit(self, record: SessionRecord, message: Challenge) -> None:
         fingerprints = record.fingerprints
         if fingerprints is None or message.fingerprints_sha256 != digest(fingerprints.payload):
             msg = "the challenge names other fingerprints than this commitment's"
@@ -159,35 +210,3 @@ class Answerer:
         if len(record.token_ids) == 0:
             msg = "the commitment is to no tokens: there is nothing to open"
             raise ChallengeError(msg)
-
-    def _step(
-        self,
-        record: SessionRecord,
-        challenge: envelope_pb2.Envelope,
-        require_within: Callable[[Caps], None],
-    ) -> opening_pb2.AnsweredChallenge:
-        """Give a challenge its link of the hash chain; one asked again keeps its own."""
-        key = digest(challenge.payload)
-        known = record.answered.get(key)
-        if known is not None:
-            return known
-        tree = record.tree
-        caps = self.profile.message.caps
-        require_within(Caps.of(caps, tokens=tree.reasoning_tokens, blocks=tree.block_count))
-        index = len(record.answered) + 1
-        if index > FLIP_CHAIN_LENGTH:
-            msg = f"this commitment has answered all of its {FLIP_CHAIN_LENGTH} challenges"
-            raise FlipsUsedUpError(msg)
-        step = opening_pb2.AnsweredChallenge(
-            challenge=challenge, flip_index=index, flip=draw.flip_for(record.flip_secret, index)
-        )
-        record.answered[key] = step
-        return step
-
-
-def _read(reader: Callable[[bytes], M], payload: bytes) -> M:
-    try:
-        return reader(payload)
-    except StatementError as error:
-        msg = f"the challenge is malformed: {error}"
-        raise ChallengeError(msg) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,23 @@ from coin_protocol.profile import Profile
 from coin_protocol.signer import Signer
 from coin_protocol.table import TokenTable
 from coin_protocol.v1 import envelope_pb2, opening_pb2, statements_pb2
-from provider_sdk.answering import Answerer
-from provider_sdk.record import MemoryStore, SessionRecord, SessionStore
+from provider_sdk.answering import Answerer, Challenge
+from provider_sdk.live import LiveSession
+from provider_sdk.record import (
+    Delivered,
+    KeptReply,
+    MemoryStore,
+    ReplyRef,
+    SessionRecord,
+    SessionStore,
+)
 from provider_sdk.session import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+_NO_IDS: Final = np.empty(0, np.uint32)
 
 
 class RefusedChallengeError(RefusedError):
@@ -63,6 +72,7 @@ class Provider:
         models: Models,
         verifiers: KeyRing,
         store: SessionStore | None = None,
+        store_deadline: float = 2.0,
     ) -> None:
         """Load the models and the token table.
 
@@ -72,7 +82,8 @@ class Provider:
             key_set: Signed by the provider's root key.
             models: Of the profile that commitments are made of.
             verifiers: Whose challenges are answered.
-            store: Keeps finished sessions; by default in memory.
+            store: Keeps sessions; by default in memory, lost at exit.
+            store_deadline: Seconds that a finished reply waits for its commitment to be on disk.
 
         Raises:
             ConfigurationError: The signer's key is not in the key set under this name, or of
@@ -90,6 +101,7 @@ class Provider:
         self.key_set = key_set
         self.verifiers = verifiers
         self.store = store if store is not None else MemoryStore()
+        self.store_deadline = store_deadline
         self.clock = SteadyClock()
         self.closed = False
         self.profile: Profile = models.profile
@@ -139,7 +151,35 @@ class Provider:
         Raises:
             InvalidInputError: An argument is out of its limits.
         """
-        return self.session_class(self, model=model, request=request, client_nonce=client_nonce)
+        return self.session_class.begin(
+            self, model=model, request=request, client_nonce=client_nonce
+        )
+
+    def session(
+        self, request: bytes, *, client_nonce: bytes, model: str, reply: ReplyRef | None = None
+    ) -> LiveSession:
+        """Start committing to a reply, and writing it down as it goes; for `async with`.
+
+        Args:
+            request: Exact bytes of the client's request.
+            client_nonce: 16 to 64 bytes that the client chose for this request.
+            model: Its name on the bill.
+            reply: Where the commitment belongs, so that its caller can ask for it again.
+
+        Raises:
+            InvalidInputError: An argument is out of its limits.
+            StoreUnavailableError: The store takes nothing more.
+        """
+        session = self.open_session(model=model, request=request, client_nonce=client_nonce)
+        return LiveSession(self, session, reply)
+
+    def replies(self, response_id: str, caller: bytes) -> list[KeptReply]:
+        """Return what there is to be handed over of a reply, to the caller that made it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        return self.store.replies(response_id, caller)
 
     def run_later(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a call on the background thread, after what was asked for before."""
@@ -151,10 +191,25 @@ class Provider:
         texts = window_texts(self.tokenizer, spec, token_ids.tolist())
         return quantised_windows(self.embedder, spec, texts)
 
-    def keep(self, record: SessionRecord, windows: Sequence[Future[list[bytes]]]) -> None:
-        """Store a finished session, and sign its fingerprints once they are made."""
-        self.store.add(record)
-        self.run_later(self._make_fingerprints, record, list(windows))
+    def keep(
+        self,
+        record: SessionRecord,
+        windows: Sequence[Future[list[bytes]]],
+        delivered: Delivered,
+        rest: npt.NDArray[np.uint32] = _NO_IDS,
+    ) -> Future[None]:
+        """Store a finished session, and have its fingerprints made and signed.
+
+        Args:
+            record: As signed.
+            windows: Window embeddings under way, where they are made in this process.
+            delivered: What is handed over with the commitment.
+            rest: The ids of the last block where it is not full.
+        """
+        written = self.store.finish(record, rest, delivered)
+        if self.store.in_memory:
+            self.run_later(self._make_fingerprints, record, list(windows))
+        return written
 
     def manifest(
         self, commitment_sha256: bytes
@@ -192,21 +247,31 @@ class Provider:
             ChallengeError: The challenge is malformed, late, or not from a known verifier.
             RefusedChallengeError: A cap or the hash chain stands in the way.
         """
-        record = self.store.get(commitment_sha256)
-        self._fingerprints(record)
-        with record.lock, self._refusing(record, challenge):
-            opening = self.answerer.open(record, challenge)
+        record = self._ready_record(commitment_sha256)
+        message = self.answerer.read(record, challenge)
+        opening = self.answerer.open(record, message, self._step(record, challenge, message))
         return envelope.sign(opening.SerializeToString(), envelope.OPENING, self.signer)
 
     def answer_whole(
         self, commitment_sha256: bytes, challenge: envelope_pb2.Envelope
     ) -> envelope_pb2.Envelope:
         """Answer a whole-block challenge; errors as `answer`."""
+        record = self._ready_record(commitment_sha256)
+        message = self.answerer.read_whole(record, challenge)
+        opening = self.answerer.open_whole(record, message, self._step(record, challenge, message))
+        return envelope.sign(opening.SerializeToString(), envelope.WHOLE_OPENING, self.signer)
+
+    def _ready_record(self, commitment_sha256: bytes) -> SessionRecord:
         record = self.store.get(commitment_sha256)
         self._fingerprints(record)
-        with record.lock, self._refusing(record, challenge):
-            opening = self.answerer.open_whole(record, challenge)
-        return envelope.sign(opening.SerializeToString(), envelope.WHOLE_OPENING, self.signer)
+        return record
+
+    def _step(
+        self, record: SessionRecord, challenge: envelope_pb2.Envelope, message: Challenge
+    ) -> opening_pb2.AnsweredChallenge:
+        """Give a challenge its place, on disk before anything is opened."""
+        with self._refusing(record, challenge), self.store.exclusive(record):
+            return self.answerer.step(record, challenge, message)
 
     @contextmanager
     def _refusing(self, record: SessionRecord, challenge: envelope_pb2.Envelope) -> Iterator[None]:
@@ -226,20 +291,22 @@ class Provider:
             signed = envelope.sign(refusal.SerializeToString(), envelope.REFUSAL, self.signer)
             raise RefusedChallengeError(str(error), signed) from error
 
+    def sign_fingerprints(self, record: SessionRecord) -> envelope_pb2.Envelope:
+        """Return the signed fingerprints of a session whose windows are made."""
+        statement = statements_pb2.Fingerprints(
+            commitment_sha256=record.commitment_sha256,
+            fingerprint_root=self.answerer.opener(record).fingerprint_root,
+            size=record.tree.block_count,
+            provider_time=self.clock.now(),
+        )
+        return envelope.sign(statement.SerializeToString(), envelope.FINGERPRINTS, self.signer)
+
     def _make_fingerprints(self, record: SessionRecord, windows: list[Future[list[bytes]]]) -> None:
         try:
             # The blocks of this session were queued before this, on the same thread.
             rows = [future.result() for future in windows]
             record.windows = b"".join(row for block in rows for row in block)
-            statement = statements_pb2.Fingerprints(
-                commitment_sha256=record.commitment_sha256,
-                fingerprint_root=self.answerer.opener(record).fingerprint_root,
-                size=len(rows),
-                provider_time=self.clock.now(),
-            )
-            signed = envelope.sign(
-                statement.SerializeToString(), envelope.FINGERPRINTS, self.signer
-            )
+            signed = self.sign_fingerprints(record)
         except Exception as error:  # noqa: BLE001 - or it would be lost on the thread
             _LOG.exception("fingerprints of %s failed", record.commitment_sha256.hex())
             with self._ready:

@@ -1,17 +1,70 @@
-"""What a provider keeps of a finished session, and where."""
+"""What a provider keeps of a session, and the interface of what keeps it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from coin_protocol.commitment import PackedIds, SessionSecret, TokenTree
+import numpy as np
+import numpy.typing as npt
+
+from coin_protocol.commitment import SessionSecret, TokenIds, TokenTree
 from coin_protocol.encoding import digest
 from coin_protocol.errors import UnknownCommitmentError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.statements import read_commitment, read_manifest
-from coin_protocol.v1 import envelope_pb2, opening_pb2
+from coin_protocol.v1 import delivery_pb2, envelope_pb2, opening_pb2, statements_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRef:
+    """Where a commitment belongs, so that the caller can ask for it again.
+
+    Attributes:
+        response_id: As the client sees it.
+        choice: 0 for the first.
+        caller: Digest of the caller's credentials, 32 bytes; empty where it gave none.
+        nonce_from_client: Whether the client chose the nonce.
+    """
+
+    response_id: str
+    choice: int = 0
+    caller: bytes = field(default=b"", repr=False)
+    nonce_from_client: bool = True
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session as it begins: enough to close it, should this process die.
+
+    Attributes:
+        secret: Session id and secret.
+        flip_secret: Start of the hash chain.
+        statement: What is known of the commitment already.
+        reply: Where it belongs; None where nobody asks for it by its reply.
+    """
+
+    secret: SessionSecret
+    flip_secret: bytes = field(repr=False)
+    statement: statements_pb2.Commitment = field(repr=False)
+    reply: ReplyRef | None = None
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What is handed over with a commitment, kept so that it can be handed over again.
+
+    Attributes:
+        notes: Sentences for people.
+        reported: What the upstream reported; None where it reported nothing.
+    """
+
+    notes: tuple[str, ...] = ()
+    reported: statements_pb2.Usage | None = None
 
 
 @dataclass
@@ -29,12 +82,12 @@ class SessionRecord:
         failure: Why the fingerprints could not be made, if they could not.
         ledger: What was opened.
         answered: Challenges answered so far, by the digest of their statement.
-        lock: Held while a challenge is answered.
+        lock: Held while a challenge is given its place, where the store keeps records in memory.
     """
 
     secret: SessionSecret
     flip_secret: bytes = field(repr=False)
-    token_ids: PackedIds = field(repr=False)
+    token_ids: TokenIds = field(repr=False)
     commitment: envelope_pb2.Envelope = field(repr=False)
     manifest: envelope_pb2.Envelope = field(repr=False)
     windows: bytes = field(default=b"", repr=False)
@@ -59,35 +112,162 @@ class SessionRecord:
         )
 
 
-class SessionStore(Protocol):
-    """Keeps finished sessions by the digest of their commitment."""
+@dataclass(frozen=True)
+class KeptReply:
+    """One choice of a reply, as it stands.
 
-    def add(self, record: SessionRecord) -> None:
-        """Keep a record."""
+    Attributes:
+        ref: Where it belongs.
+        client_nonce: As the commitment carries it.
+        choice: What is handed over; None while the reply is still being generated.
+        reported: What the upstream reported.
+    """
+
+    ref: ReplyRef
+    client_nonce: bytes
+    choice: delivery_pb2.DeliveredChoice | None
+    reported: statements_pb2.Usage | None
+
+
+class SessionStore(Protocol):
+    """Keeps sessions from their first token on. Safe to use from several threads.
+
+    What returns a future returns at once; the future is done when the write can no longer be
+    lost, and fails with a `CoinError` where it never will be made.
+
+    Attributes:
+        in_memory: Whether records live and die with this process, and are the very objects that
+            were added: their fingerprints are then made here, else by `provider_sdk.fingerprints`.
+    """
+
+    in_memory: bool
+
+    def open(self, opened: OpenedSession) -> Future[None]:
+        """Note that a session begins."""
+
+    def add_block(self, session_id: bytes, index: int, ids: npt.NDArray[np.uint32]) -> Future[None]:
+        """Keep the ids of a full block."""
+
+    def finish(
+        self, record: SessionRecord, rest: npt.NDArray[np.uint32], delivered: Delivered
+    ) -> Future[None]:
+        """Keep what ends a session.
+
+        Args:
+            record: As signed.
+            rest: The ids of the last block where it is not full, else none.
+            delivered: What is handed over with the commitment.
+        """
+
+    def give_up(self, session_id: bytes) -> None:
+        """Leave a session that could not be ended to whoever recovers those of dead processes."""
 
     def get(self, commitment_sha256: bytes) -> SessionRecord:
         """Return the record of a commitment.
 
         Raises:
-            UnknownCommitmentError: There is none.
+            UnknownCommitmentError: There is none, or its secrets were deleted.
+            TryLaterError: The store does not answer.
         """
+
+    def exclusive(self, record: SessionRecord) -> AbstractContextManager[None]:
+        """Hold a record for one challenge at a time, over all processes.
+
+        Inside, `answered` and `ledger` are as they stand now; what is added to `answered` is
+        kept when it ends.
+
+        Raises:
+            TryLaterError: The store does not answer; nothing was kept.
+        """
+
+    def replies(self, response_id: str, caller: bytes) -> list[KeptReply]:
+        """Return the choices of a reply, to the caller that made it, in order."""
+
+    def close(self) -> None:
+        """Finish writing and let go."""
 
 
 class MemoryStore:
     """A `SessionStore` for one process: lost at exit."""
 
+    in_memory = True
+
     def __init__(self) -> None:
         """Start empty."""
         self._records: dict[bytes, SessionRecord] = {}
+        self._replies: dict[tuple[str, bytes], dict[int, KeptReply]] = {}
+        self._refs: dict[bytes, ReplyRef] = {}
 
-    def add(self, record: SessionRecord) -> None:
+    def open(self, opened: OpenedSession) -> Future[None]:
+        """Note where the session's reply belongs."""
+        if opened.reply is not None:
+            self._refs[opened.secret.session_id] = opened.reply
+            self._keep(KeptReply(opened.reply, opened.statement.client_nonce, None, None))
+        return done()
+
+    def add_block(self, session_id: bytes, index: int, ids: npt.NDArray[np.uint32]) -> Future[None]:
+        """Do nothing: the session itself holds its ids until it ends."""
+        del session_id, index, ids
+        return done()
+
+    def finish(
+        self, record: SessionRecord, rest: npt.NDArray[np.uint32], delivered: Delivered
+    ) -> Future[None]:
         """Keep a record."""
+        del rest
         self._records[record.commitment_sha256] = record
+        ref = self._refs.pop(record.secret.session_id, None)
+        if ref is not None:
+            nonce = read_commitment(record.commitment.payload).client_nonce
+            choice = delivered_choice(ref, record.commitment, delivered.notes)
+            self._keep(KeptReply(ref, nonce, choice, delivered.reported))
+        return done()
+
+    def give_up(self, session_id: bytes) -> None:
+        """Forget the session: its ids are in nobody's hands."""
+        self._refs.pop(session_id, None)
 
     def get(self, commitment_sha256: bytes) -> SessionRecord:
         """Return the record of a commitment."""
         try:
             return self._records[commitment_sha256]
         except KeyError:
-            msg = f"no session with commitment {commitment_sha256.hex()[:64] or '(empty)'}"
-            raise UnknownCommitmentError(msg) from None
+            raise unknown(commitment_sha256) from None
+
+    @contextmanager
+    def exclusive(self, record: SessionRecord) -> Iterator[None]:
+        """Hold the record's lock."""
+        with record.lock:
+            yield
+
+    def replies(self, response_id: str, caller: bytes) -> list[KeptReply]:
+        """Return the choices of a reply."""
+        found = self._replies.get((response_id, caller), {})
+        return [found[choice] for choice in sorted(found)]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _keep(self, reply: KeptReply) -> None:
+        choices = self._replies.setdefault((reply.ref.response_id, reply.ref.caller), {})
+        choices[reply.ref.choice] = reply
+
+
+def delivered_choice(
+    ref: ReplyRef, commitment: envelope_pb2.Envelope, notes: Sequence[str]
+) -> delivery_pb2.DeliveredChoice:
+    """Return what is handed over of one choice."""
+    return delivery_pb2.DeliveredChoice(choice=ref.choice, commitment=commitment, notes=notes)
+
+
+def unknown(commitment_sha256: bytes) -> UnknownCommitmentError:
+    """Return the error for a commitment that is not kept."""
+    msg = f"no session with commitment {commitment_sha256.hex()[:64] or '(empty)'}"
+    return UnknownCommitmentError(msg)
+
+
+def done() -> Future[None]:
+    """Return a future that is done."""
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from coin_protocol.limits import (
 )
 from coin_protocol.statements import read_commitment
 from coin_protocol.v1 import envelope_pb2, statements_pb2
-from provider_sdk.record import SessionRecord
+from provider_sdk.record import Delivered, OpenedSession, ReplyRef, SessionRecord
 
 if TYPE_CHECKING:
     from provider_sdk.provider import Provider
@@ -42,10 +43,21 @@ class Session:
 
     builder_class: type[CommitmentBuilder] = CommitmentBuilder
 
-    def __init__(
-        self, provider: Provider, *, model: str, request: bytes, client_nonce: bytes
-    ) -> None:
-        """Start; `Provider.open_session` is the public way.
+    def __init__(self, provider: Provider, opened: OpenedSession) -> None:
+        """Go on from where a session begins; `Provider.open_session` is the public way."""
+        self.provider = provider
+        self.opened = opened
+        self._builder = self.builder_class(
+            opened.secret,
+            block_size=provider.profile.block_size,
+            fingerprints=provider.table.fingerprints,
+        )
+        self._windows: list[Future[list[bytes]]] = []
+        self._finished = False
+
+    @classmethod
+    def begin(cls, provider: Provider, *, model: str, request: bytes, client_nonce: bytes) -> Self:
+        """Start a session with secrets of its own.
 
         Raises:
             InvalidInputError: Model name, request or nonce are out of their limits.
@@ -62,32 +74,50 @@ class Session:
         if len(request) > MAX_TEXT_BYTES:
             msg = f"the request has {len(request)} bytes; at most {MAX_TEXT_BYTES} are taken"
             raise InvalidInputError(msg)
-        self.provider = provider
-        self._model = model
-        self._request_sha256 = sha256(request).digest()
-        self._client_nonce = client_nonce
-        self._secret = SessionSecret(
+        secret = SessionSecret(
             secrets.token_bytes(SESSION_ID_BYTES), secrets.token_bytes(HASH_BYTES)
         )
-        self._flip_secret = secrets.token_bytes(HASH_BYTES)
-        self._started_at = provider.clock.now()
-        self._builder = self.builder_class(
-            self._secret,
-            block_size=provider.profile.block_size,
-            fingerprints=provider.table.fingerprints,
+        flip_secret = secrets.token_bytes(HASH_BYTES)
+        statement = statements_pb2.Commitment(
+            profile_sha256=provider.profile.digest,
+            provider=provider.name,
+            model=model,
+            session_id=secret.session_id,
+            client_nonce=client_nonce,
+            request_sha256=sha256(request).digest(),
+            flip_anchor=flip_anchor(flip_secret),
+            started_at=provider.clock.now(),
         )
-        self._windows: list[Future[list[bytes]]] = []
-        self._finished = False
+        return cls(provider, OpenedSession(secret, flip_secret, statement))
+
+    def belongs_to(self, reply: ReplyRef | None) -> OpenedSession:
+        """Return how the session begins, as part of a reply."""
+        self.opened = replace(self.opened, reply=reply)
+        return self.opened
 
     @property
     def session_id(self) -> bytes:
         """The session's public id, 16 bytes."""
-        return self._secret.session_id
+        return self.opened.secret.session_id
 
     @property
     def token_count(self) -> int:
         """Reasoning tokens so far."""
         return self._builder.token_count
+
+    @property
+    def block_count(self) -> int:
+        """Full blocks so far."""
+        return self._builder.block_count
+
+    @property
+    def finished(self) -> bool:
+        """Whether the commitment was signed."""
+        return self._finished
+
+    def block(self, index: int) -> npt.NDArray[np.uint32]:
+        """Return the ids of block `index`, uint32; fewer, or none, where it is not full yet."""
+        return self._builder.block(index)
 
     def append(
         self, token_ids: Sequence[int] | npt.NDArray[np.integer]
@@ -97,9 +127,12 @@ class Session:
         Raises:
             InvalidInputError: An id is outside the vocabulary, or the session is finished.
         """
-        self._require_open()
+        if self._finished or self.provider.closed:
+            self._require_open()
         prefixes = self._builder.append(token_ids)
-        self._embed_up_to(self.token_count // self.provider.profile.block_size)
+        if not prefixes:
+            return []
+        self._embed_up_to(self._builder.block_count)
         return [self._checkpoint(prefix) for prefix in prefixes]
 
     def finish(
@@ -125,6 +158,38 @@ class Session:
                 is out of its limits.
             StatementError: Another number is out of the protocol's limits.
         """
+        record = self.close(
+            answer=answer,
+            answer_tokens=answer_tokens,
+            usage=usage,
+            summary=summary,
+            id_source=id_source,
+        )
+        self.provider.keep(record, self.block_windows(record.tree, answer), Delivered())
+        return record.commitment
+
+    def close(
+        self,
+        *,
+        answer: bytes,
+        answer_tokens: int,
+        usage: statements_pb2.Usage,
+        summary: bytes | None,
+        id_source: statements_pb2.IdSource.ValueType,
+        abort_reason: statements_pb2.AbortReason.ValueType = (
+            statements_pb2.ABORT_REASON_UNSPECIFIED
+        ),
+    ) -> SessionRecord:
+        """Sign the commitment, and return what is to be kept. Call once; errors as `finish`.
+
+        Args:
+            answer: As `finish`.
+            answer_tokens: As `finish`.
+            usage: As `finish`.
+            summary: As `finish`.
+            id_source: As `finish`.
+            abort_reason: Why the reply is a part, where it is one.
+        """
         self._require_open()
         if not 0 <= answer_tokens <= MAX_REASONING_TOKENS:
             msg = f"answer_tokens must lie in [0, {MAX_REASONING_TOKENS}]; found {answer_tokens}"
@@ -139,23 +204,21 @@ class Session:
             summary=summary,
             id_source=id_source,
         )
+        statement.abort_reason = abort_reason
         payload = statement.SerializeToString()
         read_commitment(payload)
-        signed = envelope.sign(payload, envelope.COMMITMENT, self.provider.signer)
         manifest = statements_pb2.Manifest(
             commitment_sha256=digest(payload),
             blocks=tree.entries,
             provider_time=self.provider.clock.now(),
         )
-        record = SessionRecord(
-            secret=self._secret,
-            flip_secret=self._flip_secret,
+        return SessionRecord(
+            secret=self.opened.secret,
+            flip_secret=self.opened.flip_secret,
             token_ids=tree.token_ids,
-            commitment=signed,
+            commitment=self._sign(payload, envelope.COMMITMENT),
             manifest=self._sign(manifest.SerializeToString(), envelope.MANIFEST),
         )
-        self.provider.keep(record, self.block_windows(tree, answer))
-        return signed
 
     def block_windows(self, tree: TokenTree, answer: bytes) -> list[Future[list[bytes]]]:
         """Return every block's window embeddings, made or being made.
@@ -179,13 +242,7 @@ class Session:
         id_source: statements_pb2.IdSource.ValueType,
     ) -> statements_pb2.Commitment:
         """Return what `finish` signs."""
-        return statements_pb2.Commitment(
-            profile_sha256=self.provider.profile.digest,
-            provider=self.provider.name,
-            model=self._model,
-            session_id=self._secret.session_id,
-            client_nonce=self._client_nonce,
-            request_sha256=self._request_sha256,
+        statement = statements_pb2.Commitment(
             answer_sha256=sha256(answer).digest(),
             summary_sha256=None if summary is None else sha256(summary).digest(),
             token_root=tree.token_root,
@@ -194,16 +251,17 @@ class Session:
             answer_tokens=answer_tokens,
             id_source=id_source,
             usage=usage,
-            flip_anchor=flip_anchor(self._flip_secret),
-            started_at=self._started_at,
             ended_at=self.provider.clock.now(),
         )
+        statement.MergeFrom(self.opened.statement)
+        return statement
 
     def _checkpoint(self, prefix: Prefix) -> envelope_pb2.Envelope:
+        opened = self.opened.statement
         statement = statements_pb2.Checkpoint(
-            session_id=self._secret.session_id,
-            profile_sha256=self.provider.profile.digest,
-            client_nonce=self._client_nonce,
+            session_id=opened.session_id,
+            profile_sha256=opened.profile_sha256,
+            client_nonce=opened.client_nonce,
             block_count=prefix.block_count,
             token_count=prefix.token_count,
             token_root=prefix.token_root,
@@ -212,6 +270,8 @@ class Session:
         return self._sign(statement.SerializeToString(), envelope.CHECKPOINT)
 
     def _embed_up_to(self, blocks: int) -> None:
+        if not self.provider.store.in_memory:
+            return  # workers embed what is on disk
         for index in range(len(self._windows), blocks):
             ids = self._builder.block(index)
             self._windows.append(self.provider.run_later(self.provider.embed_block, ids))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report
 from coin_protocol.clock import wall_time
@@ -16,6 +19,15 @@ CAVEAT = (
     "No tier below reexecuted answers a provider that pays a cheap model to write plausible "
     "filler, and no tier proves that the reasoning was useful."
 )
+
+_ABORTS: Final = {
+    statements_pb2.ABORT_REASON_CLIENT_DISCONNECTED: "the client hung up",
+    statements_pb2.ABORT_REASON_UPSTREAM_ERROR: "what generated it failed",
+    statements_pb2.ABORT_REASON_CANCELLED: "the provider stopped it",
+    statements_pb2.ABORT_REASON_CRASHED: (
+        "the provider's process died, and bills the blocks that it had written down"
+    ),
+}
 
 
 def make_verdict(
@@ -33,12 +45,7 @@ def make_verdict(
     verdict = deterministic_verdict(case, report)
     verdict.verifier = verifier
     verdict.decided_at.CopyFrom(wall_time())
-    if verdict.id_source == statements_pb2.ID_SOURCE_RETOKENIZED:
-        verdict.reasons.append(
-            "The ids are RETOKENIZED from text: they may differ from those that were sampled."
-        )
-    if pb.TIER_COMMITTED in verdict.tiers and pb.TIER_TIMED not in verdict.tiers:
-        verdict.reasons.append(f"Not timed: {untimed_reason(case) or report.detail}.")
+    verdict.reasons.extend(_standing(verdict, case, report))
     if judgement is not None:
         verdict.scores.extend(judgement.scores)
         if judgement.probability is not None:
@@ -63,6 +70,16 @@ def make_verdict(
 def sign_verdict(verdict: pb.Verdict, signer: Signer) -> envelope_pb2.Envelope:
     """Return the signed verdict."""
     return envelope.sign(verdict.SerializeToString(), envelope.VERDICT, signer)
+
+
+def _standing(verdict: pb.Verdict, case: Case, report: Report) -> Iterator[str]:
+    """Yield what to know of the commitment before any judgement."""
+    if verdict.id_source == statements_pb2.ID_SOURCE_RETOKENIZED:
+        yield "The ids are RETOKENIZED from text: they may differ from those that were sampled."
+    if verdict.abort_reason in _ABORTS:
+        yield f"The reply is a part: {_ABORTS[verdict.abort_reason]}."
+    if pb.TIER_COMMITTED in verdict.tiers and pb.TIER_TIMED not in verdict.tiers:
+        yield f"Not timed: {untimed_reason(case) or report.detail}."
 
 
 def _sentence(text: str) -> str:

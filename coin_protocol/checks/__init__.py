@@ -87,7 +87,7 @@ CHECKS: Final[tuple[Check, ...]] = (
           fault=_UNATTRIBUTED),
     Check("ANSWER_DIGEST", kept.answer_digest,
           "Compare the exact bytes of the answer that you received.",
-          fault=_UNATTRIBUTED),
+          applies=kept.answer_known, fault=_UNATTRIBUTED),
     Check("BILL", kept.bill,
           "Dispute the bill: it does not count what was committed."),
     Check("MANIFEST_ROOT", kept.manifest_root,

@@ -21,7 +21,7 @@ from coin_protocol.models import Models
 from coin_protocol.quantise import SCALE_BYTES, row_bytes
 from coin_protocol.table import TokenTable
 from coin_protocol.usage import INSIDE, usage_for
-from coin_protocol.v1 import envelope_pb2, opening_pb2, statements_pb2
+from coin_protocol.v1 import opening_pb2, statements_pb2
 from coin_protocol.v1 import replay_service_pb2 as replay_pb
 from provider_sdk.answering import Answerer
 from provider_sdk.provider import Provider
@@ -139,10 +139,13 @@ class RefusedOpening(Provider):
         """Refuses."""
 
         def open(
-            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+            self,
+            record: SessionRecord,
+            message: opening_pb2.Challenge,
+            step: opening_pb2.AnsweredChallenge,
         ) -> opening_pb2.Opening:
             """Refuse."""
-            del record, challenge
+            del record, message, step
             msg = "openings are not available at this time"
             raise CoinError(msg)
 
@@ -154,10 +157,13 @@ class TokenBlocksLeftOut(Provider):
         """Leaves out token blocks."""
 
         def open(
-            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+            self,
+            record: SessionRecord,
+            message: opening_pb2.Challenge,
+            step: opening_pb2.AnsweredChallenge,
         ) -> opening_pb2.Opening:
             """Return the opening without them."""
-            opening = super().open(record, challenge)
+            opening = super().open(record, message, step)
             opening.ClearField("token_blocks")
             return opening
 
@@ -169,10 +175,13 @@ class KinderTokens(Provider):
         """Picks positions."""
 
         def open(
-            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+            self,
+            record: SessionRecord,
+            message: opening_pb2.Challenge,
+            step: opening_pb2.AnsweredChallenge,
         ) -> opening_pb2.Opening:
             """Return the opening with other positions."""
-            opening, opener = super().open(record, challenge), self.opener(record)
+            opening, opener = super().open(record, message, step), self.opener(record)
             for block in opening.token_blocks:
                 first = DrawnBlock(block.block_index, tuple(range(len(block.tokens))))
                 block.CopyFrom(opener.token_block(first))
@@ -186,10 +195,13 @@ class PlausibleTokens(Provider):
         """Swaps tokens."""
 
         def open(
-            self, record: SessionRecord, challenge: envelope_pb2.Envelope
+            self,
+            record: SessionRecord,
+            message: opening_pb2.Challenge,
+            step: opening_pb2.AnsweredChallenge,
         ) -> opening_pb2.Opening:
             """Return the opening with other tokens."""
-            opening = super().open(record, challenge)
+            opening = super().open(record, message, step)
             for block in opening.token_blocks:
                 token = block.tokens[0]
                 token.token_id = (token.token_id + 1) % self.profile.vocabulary_size

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from coin_protocol.v1 import envelope_pb2 as coin__protocol_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'coin_protocol/v1/provider_service.proto\x12\x10\x63oin_protocol.v1\x1a\x1f\x63oin_protocol/v1/envelope.proto\"\x12\n\x10GetKeySetRequest\"@\n\x11GetKeySetResponse\x12+\n\x07key_set\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"/\n\x12GetManifestRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\"u\n\x13GetManifestResponse\x12,\n\x08manifest\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\x12\x30\n\x0c\x66ingerprints\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"b\n\x16\x41nswerChallengeRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12-\n\tchallenge\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"F\n\x17\x41nswerChallengeResponse\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"l\n AnswerWholeBlockChallengeRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12-\n\tchallenge\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"P\n!AnswerWholeBlockChallengeResponse\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"<\n\rRefusalDetail\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope2\xb2\x03\n\x0fProviderService\x12T\n\tGetKeySet\x12\".coin_protocol.v1.GetKeySetRequest\x1a#.coin_protocol.v1.GetKeySetResponse\x12Z\n\x0bGetManifest\x12$.coin_protocol.v1.GetManifestRequest\x1a%.coin_protocol.v1.GetManifestResponse\x12\x66\n\x0f\x41nswerChallenge\x12(.coin_protocol.v1.AnswerChallengeRequest\x1a).coin_protocol.v1.AnswerChallengeResponse\x12\x84\x01\n\x19\x41nswerWholeBlockChallenge\x12\x32.coin_protocol.v1.AnswerWholeBlockChallengeRequest\x1a\x33.coin_protocol.v1.AnswerWholeBlockChallengeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'coin_protocol/v1/provider_service.proto\x12\x10\x63oin_protocol.v1\x1a\x1f\x63oin_protocol/v1/envelope.proto\"\x12\n\x10GetKeySetRequest\"T\n\x11GetKeySetResponse\x12+\n\x07key_set\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\x12\x12\n\nroot_chain\x18\x02 \x03(\x0c\"/\n\x12GetManifestRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\"u\n\x13GetManifestResponse\x12,\n\x08manifest\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\x12\x30\n\x0c\x66ingerprints\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"b\n\x16\x41nswerChallengeRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12-\n\tchallenge\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"F\n\x17\x41nswerChallengeResponse\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"l\n AnswerWholeBlockChallengeRequest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12-\n\tchallenge\x18\x02 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"P\n!AnswerWholeBlockChallengeResponse\x12+\n\x07opening\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope\"<\n\rRefusalDetail\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.coin_protocol.v1.Envelope2\xb2\x03\n\x0fProviderService\x12T\n\tGetKeySet\x12\".coin_protocol.v1.GetKeySetRequest\x1a#.coin_protocol.v1.GetKeySetResponse\x12Z\n\x0bGetManifest\x12$.coin_protocol.v1.GetManifestRequest\x1a%.coin_protocol.v1.GetManifestResponse\x12\x66\n\x0f\x41nswerChallenge\x12(.coin_protocol.v1.AnswerChallengeRequest\x1a).coin_protocol.v1.AnswerChallengeResponse\x12\x84\x01\n\x19\x41nswerWholeBlockChallenge\x12\x32.coin_protocol.v1.AnswerWholeBlockChallengeRequest\x1a\x33.coin_protocol.v1.AnswerWholeBlockChallengeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETKEYSETREQUEST']._serialized_start=94
   _globals['_GETKEYSETREQUEST']._serialized_end=112
   _globals['_GETKEYSETRESPONSE']._serialized_start=114
-  _globals['_GETKEYSETRESPONSE']._serialized_end=178
-  _globals['_GETMANIFESTREQUEST']._serialized_start=180
-  _globals['_GETMANIFESTREQUEST']._serialized_end=227
-  _globals['_GETMANIFESTRESPONSE']._serialized_start=229
-  _globals['_GETMANIFESTRESPONSE']._serialized_end=346
-  _globals['_ANSWERCHALLENGEREQUEST']._serialized_start=348
-  _globals['_ANSWERCHALLENGEREQUEST']._serialized_end=446
-  _globals['_ANSWERCHALLENGERESPONSE']._serialized_start=448
-  _globals['_ANSWERCHALLENGERESPONSE']._serialized_end=518
-  _globals['_ANSWERWHOLEBLOCKCHALLENGEREQUEST']._serialized_start=520
-  _globals['_ANSWERWHOLEBLOCKCHALLENGEREQUEST']._serialized_end=628
-  _globals['_ANSWERWHOLEBLOCKCHALLENGERESPONSE']._serialized_start=630
-  _globals['_ANSWERWHOLEBLOCKCHALLENGERESPONSE']._serialized_end=710
-  _globals['_REFUSALDETAIL']._serialized_start=712
-  _globals['_REFUSALDETAIL']._serialized_end=772
-  _globals['_PROVIDERSERVICE']._serialized_start=775
-  _globals['_PROVIDERSERVICE']._serialized_end=1209
+  _globals['_GETKEYSETRESPONSE']._serialized_end=198
+  _globals['_GETMANIFESTREQUEST']._serialized_start=200
+  _globals['_GETMANIFESTREQUEST']._serialized_end=247
+  _globals['_GETMANIFESTRESPONSE']._serialized_start=249
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=366
+  _globals['_ANSWERCHALLENGEREQUEST']._serialized_start=368
+  _globals['_ANSWERCHALLENGEREQUEST']._serialized_end=466
+  _globals['_ANSWERCHALLENGERESPONSE']._serialized_start=468
+  _globals['_ANSWERCHALLENGERESPONSE']._serialized_end=538
+  _globals['_ANSWERWHOLEBLOCKCHALLENGEREQUEST']._serialized_start=540
+  _globals['_ANSWERWHOLEBLOCKCHALLENGEREQUEST']._serialized_end=648
+  _globals['_ANSWERWHOLEBLOCKCHALLENGERESPONSE']._serialized_start=650
+  _globals['_ANSWERWHOLEBLOCKCHALLENGERESPONSE']._serialized_end=730
+  _globals['_REFUSALDETAIL']._serialized_start=732
+  _globals['_REFUSALDETAIL']._serialized_end=792
+  _globals['_PROVIDERSERVICE']._serialized_start=795
+  _globals['_PROVIDERSERVICE']._serialized_end=1229
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 """
 
 from coin_protocol.v1 import envelope_pb2 as _envelope_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,16 +39,22 @@ class GetKeySetResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_SET_FIELD_NUMBER: _builtins.int
+    ROOT_CHAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key_set(self) -> _envelope_pb2.Envelope: ...
+    @_builtins.property
+    def root_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """As in Receipt."""
+
     def __init__(
         self,
         *,
         key_set: _envelope_pb2.Envelope | None = ...,
+        root_chain: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_set", b"key_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_set", b"key_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_set", b"key_set", "root_chain", b"root_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

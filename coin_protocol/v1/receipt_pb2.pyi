@@ -154,6 +154,7 @@ class Receipt(_message.Message):
     SENT_AT_FIELD_NUMBER: _builtins.int
     ANSWER_FIRST_AT_FIELD_NUMBER: _builtins.int
     ANSWER_LAST_AT_FIELD_NUMBER: _builtins.int
+    ROOT_CHAIN_FIELD_NUMBER: _builtins.int
     format: _builtins.str
     """"coin.receipt.v1"."""
     client_nonce: _builtins.bytes
@@ -183,6 +184,12 @@ class Receipt(_message.Message):
     def answer_first_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def answer_last_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def root_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """DER certificates, leaf first, where the key set's root is an X.509 certificate of the
+        provider's domain and no pinned key.
+        """
+
     def __init__(
         self,
         *,
@@ -199,10 +206,11 @@ class Receipt(_message.Message):
         sent_at: _timestamp_pb2.Timestamp | None = ...,
         answer_first_at: _timestamp_pb2.Timestamp | None = ...,
         answer_last_at: _timestamp_pb2.Timestamp | None = ...,
+        root_chain: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_first_at", b"_answer_first_at", "_answer_last_at", b"_answer_last_at", "_billed", b"_billed", "_fingerprints", b"_fingerprints", "_summary", b"_summary", "answer_first_at", b"answer_first_at", "answer_last_at", b"answer_last_at", "billed", b"billed", "commitment", b"commitment", "fingerprints", b"fingerprints", "key_set", b"key_set", "sent_at", b"sent_at", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_first_at", b"_answer_first_at", "_answer_last_at", b"_answer_last_at", "_billed", b"_billed", "_fingerprints", b"_fingerprints", "_summary", b"_summary", "answer", b"answer", "answer_first_at", b"answer_first_at", "answer_last_at", b"answer_last_at", "billed", b"billed", "checkpoints", b"checkpoints", "client_nonce", b"client_nonce", "commitment", b"commitment", "fingerprints", b"fingerprints", "format", b"format", "key_set", b"key_set", "request", b"request", "sent_at", b"sent_at", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_first_at", b"_answer_first_at", "_answer_last_at", b"_answer_last_at", "_billed", b"_billed", "_fingerprints", b"_fingerprints", "_summary", b"_summary", "answer", b"answer", "answer_first_at", b"answer_first_at", "answer_last_at", b"answer_last_at", "billed", b"billed", "checkpoints", b"checkpoints", "client_nonce", b"client_nonce", "commitment", b"commitment", "fingerprints", b"fingerprints", "format", b"format", "key_set", b"key_set", "request", b"request", "root_chain", b"root_chain", "sent_at", b"sent_at", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_first_at: _TypeAlias = _typing.Literal["answer_first_at"]  # noqa: Y015
     _WhichOneofArgType__answer_first_at: _TypeAlias = _typing.Literal["_answer_first_at", b"_answer_first_at"]  # noqa: Y015
@@ -350,6 +358,7 @@ class Verdict(_message.Message):
     DECIDED_AT_FIELD_NUMBER: _builtins.int
     INFLATION_PROBABILITY_FIELD_NUMBER: _builtins.int
     INFLATED_SHARE_FIELD_NUMBER: _builtins.int
+    ABORT_REASON_FIELD_NUMBER: _builtins.int
     commitment_sha256: _builtins.bytes
     profile_sha256: _builtins.bytes
     policy_sha256: _builtins.bytes
@@ -361,6 +370,8 @@ class Verdict(_message.Message):
     id_source: _statements_pb2.IdSource.ValueType
     inflation_probability: _builtins.float
     """What a calibrated judge makes of the graded evidence. Absent where none judged."""
+    abort_reason: _statements_pb2.AbortReason.ValueType
+    """As the commitment says: set where the reply is a part."""
     @_builtins.property
     def tiers(self) -> _containers.RepeatedScalarFieldContainer[Global___Tier.ValueType]: ...
     @_builtins.property
@@ -396,10 +407,11 @@ class Verdict(_message.Message):
         decided_at: _timestamp_pb2.Timestamp | None = ...,
         inflation_probability: _builtins.float | None = ...,
         inflated_share: Global___ShareInterval | None = ...,
+        abort_reason: _statements_pb2.AbortReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share", "_inflation_probability", b"_inflation_probability", "decided_at", b"decided_at", "exposure", b"exposure", "inflated_share", b"inflated_share", "inflation_probability", b"inflation_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share", "_inflation_probability", b"_inflation_probability", "checks", b"checks", "commitment_sha256", b"commitment_sha256", "decided_at", b"decided_at", "exposure", b"exposure", "fault", b"fault", "id_source", b"id_source", "inflated_share", b"inflated_share", "inflation_probability", b"inflation_probability", "outcome", b"outcome", "policy_sha256", b"policy_sha256", "profile_sha256", b"profile_sha256", "reasons", b"reasons", "scores", b"scores", "tier", b"tier", "tiers", b"tiers", "verifier", b"verifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share", "_inflation_probability", b"_inflation_probability", "abort_reason", b"abort_reason", "checks", b"checks", "commitment_sha256", b"commitment_sha256", "decided_at", b"decided_at", "exposure", b"exposure", "fault", b"fault", "id_source", b"id_source", "inflated_share", b"inflated_share", "inflation_probability", b"inflation_probability", "outcome", b"outcome", "policy_sha256", b"policy_sha256", "profile_sha256", b"profile_sha256", "reasons", b"reasons", "scores", b"scores", "tier", b"tier", "tiers", b"tiers", "verifier", b"verifier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__inflated_share: _TypeAlias = _typing.Literal["inflated_share"]  # noqa: Y015
     _WhichOneofArgType__inflated_share: _TypeAlias = _typing.Literal["_inflated_share", b"_inflated_share"]  # noqa: Y015

@@ -62,6 +62,42 @@ REASONING_COUNTING_BESIDE_COMPLETION: ReasoningCounting.ValueType  # 2
 """reasoning_tokens come on top of completion_tokens (Gemini native, xAI)."""
 Global___ReasoningCounting: _TypeAlias = ReasoningCounting  # noqa: Y015
 
+class _AbortReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AbortReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AbortReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ABORT_REASON_UNSPECIFIED: _AbortReason.ValueType  # 0
+    """It did not: the reply is whole."""
+    ABORT_REASON_CLIENT_DISCONNECTED: _AbortReason.ValueType  # 1
+    """The client hung up: how much of the answer it received nobody knows."""
+    ABORT_REASON_UPSTREAM_ERROR: _AbortReason.ValueType  # 2
+    """What generates the tokens failed, or went silent."""
+    ABORT_REASON_CANCELLED: _AbortReason.ValueType  # 3
+    """The provider stopped it."""
+    ABORT_REASON_CRASHED: _AbortReason.ValueType  # 4
+    """The process that generated it died. What was on disk is committed to: reasoning in full
+    blocks, none of the answer. The answer's digest is that of no bytes, and binds nothing.
+    """
+
+class AbortReason(_AbortReason, metaclass=_AbortReasonEnumTypeWrapper):
+    """Why a reply ended before its end."""
+
+ABORT_REASON_UNSPECIFIED: AbortReason.ValueType  # 0
+"""It did not: the reply is whole."""
+ABORT_REASON_CLIENT_DISCONNECTED: AbortReason.ValueType  # 1
+"""The client hung up: how much of the answer it received nobody knows."""
+ABORT_REASON_UPSTREAM_ERROR: AbortReason.ValueType  # 2
+"""What generates the tokens failed, or went silent."""
+ABORT_REASON_CANCELLED: AbortReason.ValueType  # 3
+"""The provider stopped it."""
+ABORT_REASON_CRASHED: AbortReason.ValueType  # 4
+"""The process that generated it died. What was on disk is committed to: reasoning in full
+blocks, none of the answer. The answer's digest is that of no bytes, and binds nothing.
+"""
+Global___AbortReason: _TypeAlias = AbortReason  # noqa: Y015
+
 @_typing.final
 class Usage(_message.Message):
     """Usage as billed."""
@@ -159,6 +195,7 @@ class Commitment(_message.Message):
     FLIP_ANCHOR_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    ABORT_REASON_FIELD_NUMBER: _builtins.int
     profile_sha256: _builtins.bytes
     provider: _builtins.str
     model: _builtins.str
@@ -174,6 +211,8 @@ class Commitment(_message.Message):
     """Every generated token that is not reasoning: the answer, markers, the stop token."""
     id_source: Global___IdSource.ValueType
     flip_anchor: _builtins.bytes
+    abort_reason: Global___AbortReason.ValueType
+    """Set where the reply is a part: the commitment and its bill are to what was generated."""
     @_builtins.property
     def usage(self) -> Global___Usage: ...
     @_builtins.property
@@ -200,10 +239,11 @@ class Commitment(_message.Message):
         flip_anchor: _builtins.bytes = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        abort_reason: Global___AbortReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256", "ended_at", b"ended_at", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256", "answer_sha256", b"answer_sha256", "answer_tokens", b"answer_tokens", "block_count", b"block_count", "client_nonce", b"client_nonce", "ended_at", b"ended_at", "flip_anchor", b"flip_anchor", "id_source", b"id_source", "model", b"model", "profile_sha256", b"profile_sha256", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_sha256", b"request_sha256", "session_id", b"session_id", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "token_root", b"token_root", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256", "abort_reason", b"abort_reason", "answer_sha256", b"answer_sha256", "answer_tokens", b"answer_tokens", "block_count", b"block_count", "client_nonce", b"client_nonce", "ended_at", b"ended_at", "flip_anchor", b"flip_anchor", "id_source", b"id_source", "model", b"model", "profile_sha256", b"profile_sha256", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_sha256", b"request_sha256", "session_id", b"session_id", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "token_root", b"token_root", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__summary_sha256: _TypeAlias = _typing.Literal["summary_sha256"]  # noqa: Y015
     _WhichOneofArgType__summary_sha256: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256"]  # noqa: Y015

@@ -884,3 +884,27 @@ def test_a_refusal_that_shows_challenges_of_the_providers_own_making_fails() -> 
     assert report.failed is not None
     assert (report.failed.code, report.fault) == ("OPENING_PRESENT", BY_PROVIDER)
     assert "signed itself" in report.detail
+
+
+# Replies that are a part
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (statements_pb2.ABORT_REASON_CLIENT_DISCONNECTED, receipt_pb2.CHECK_STATUS_SKIPPED),
+        (statements_pb2.ABORT_REASON_CRASHED, receipt_pb2.CHECK_STATUS_SKIPPED),
+        (statements_pb2.ABORT_REASON_UPSTREAM_ERROR, receipt_pb2.CHECK_STATUS_FAILED),
+        (statements_pb2.ABORT_REASON_CANCELLED, receipt_pb2.CHECK_STATUS_FAILED),
+    ],
+)
+def test_an_answer_binds_where_both_sides_can_know_it(
+    reason: statements_pb2.AbortReason.ValueType, status: receipt_pb2.CheckStatus.ValueType
+) -> None:
+    world = World()
+    reply = world.reply(edit_commitment=lambda c: setattr(c, "abort_reason", reason))
+    audit = world.audit(reply)
+    audit.reply.receipt.answer = b"another answer"
+    report = run_checks(audit.case())
+    found = {result.code: result.status for result in report.results}
+    assert found["ANSWER_DIGEST"] == status

@@ -183,6 +183,19 @@ def test_retokenized_ids_are_named_in_the_verdict() -> None:
     assert not says(verdict_on(audited().case()), "retokenized")
 
 
+@pytest.mark.parametrize("reason", statements_pb2.AbortReason.values()[1:])
+def test_a_reply_that_is_a_part_is_named_in_the_verdict(
+    reason: statements_pb2.AbortReason.ValueType,
+) -> None:
+    world = World()
+    reply = world.reply(edit_commitment=lambda c: setattr(c, "abort_reason", reason))
+    verdict = verdict_on(world.audit(reply).ask().case())
+    assert verdict.abort_reason == reason
+    assert verdict.outcome == PASS
+    assert says(verdict, "a part")
+    assert not says(verdict_on(audited().case()), "a part")
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xff\xff", b"\x0a\x01a"])
 def test_statements_that_do_not_parse_prove_and_expose_nothing(payload: bytes) -> None:
     world = World()

@@ -1,0 +1,130 @@
+"""Open the database: SQLite by default, PostgreSQL by URL, the same rules on both."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from coin_protocol.errors import ConfigurationError, StoreUnavailableError
+
+_BUSY_MILLISECONDS: Final = 10_000
+_CONNECT_SECONDS: Final = 5
+_WRITES: Final = "coin_writes"
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for `sqlite:///PATH` or `postgresql://…`.
+
+    SQLite runs in WAL mode and syncs every commit; PostgreSQL as its server is configured
+    (`synchronous_commit` must be on, as it is by default).
+
+    Raises:
+        ConfigurationError: It is no such URL, or its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        msg = "the database URL cannot be read; wanted sqlite:///PATH or postgresql://HOST/NAME"
+        raise ConfigurationError(msg) from error
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed)
+    if parsed.get_backend_name() == "postgresql":
+        return _postgresql(parsed)
+    msg = f"no store over {parsed.get_backend_name()}; wanted sqlite or postgresql"
+    raise ConfigurationError(msg)
+
+
+def shown(engine: Engine) -> str:
+    """Return an engine's URL without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that reads.
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
+    """
+    with _failing_softly(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that writes; committed when the block ends.
+
+    Raises:
+        StoreUnavailableError: The database does not answer; what was written may or may not
+            be kept, so that whoever tries again must bear both.
+    """
+    with _failing_softly(engine), engine.connect() as plain:
+        connection = plain.execution_options(**{_WRITES: True})
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _failing_softly(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, InternalError) as error:
+        # Not the error's own text: it quotes statements.
+        msg = f"the database {shown(engine)} does not answer: {type(error.orig).__name__}"
+        raise StoreUnavailableError(msg) from None
+    except PoolTimeoutError:
+        msg = f"the database {shown(engine)} has no connection to spare"
+        raise StoreUnavailableError(msg) from None
+
+
+def _sqlite(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        msg = "a store needs a file: sqlite:///PATH (sqlite:////PATH for an absolute one)"
+        raise ConfigurationError(msg)
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=16,
+        connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        del record
+        # The driver's own BEGIN would be deferred, and then fail where it turns to writing.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",  # what retention deletes is overwritten
+            f"busy_timeout={_BUSY_MILLISECONDS}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=16,
+            connect_args={"connect_timeout": _CONNECT_SECONDS},
+        )
+    except ModuleNotFoundError as error:
+        msg = "PostgreSQL needs psycopg: pip install 'coin-audit[store]'"
+        raise ConfigurationError(msg) from error

@@ -1,0 +1,254 @@
+"""What has to be done to sessions later: fingerprints, closing those of the dead, deleting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
+
+from coin_protocol.v1 import envelope_pb2, statements_pb2
+from provider_sdk.record import OpenedSession, SessionRecord
+from provider_sdk.store.engine import reading, writing
+from provider_sdk.store.sql import SqlStore, block_rows
+from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, PURGED, SESSION
+
+MOST_ATTEMPTS: Final = 10
+"""Attempts at a session's fingerprints; then it waits for an operator."""
+_AT_ONCE: Final = 200
+"""Sessions purged in one transaction."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far fingerprints are behind.
+
+    Attributes:
+        sessions: That wait, failed ones included.
+        blocks: In them.
+        seconds: Since the oldest of them was committed; 0 where none waits.
+        failed: Sessions that no worker tries any more.
+    """
+
+    sessions: int
+    blocks: int
+    seconds: float
+    failed: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A session whose fingerprints this worker makes.
+
+    Attributes:
+        record: The session.
+        block_rows: Its rows of `block`, in order; those of an earlier attempt have windows.
+        attempts: This one included.
+    """
+
+    record: SessionRecord
+    block_rows: Sequence[Row[Any]] = field(repr=False)
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A session that its process left behind, held by this process now.
+
+    Attributes:
+        opened: How it began.
+        record_ids: The ids of its full blocks.
+    """
+
+    opened: OpenedSession
+    block_rows: Sequence[Row[Any]] = field(repr=False)
+
+
+def lag(store: SqlStore) -> Lag:
+    """Return how far fingerprints are behind."""
+    waits = and_(SESSION.c.state == COMMITTED, SESSION.c.fingerprints.is_(None))
+    with reading(store.engine) as connection:
+        row = connection.execute(
+            select(
+                func.count(),
+                func.coalesce(func.sum(SESSION.c.block_count), 0),
+                func.min(SESSION.c.committed_at),
+                func.count().filter(SESSION.c.attempts >= MOST_ATTEMPTS),
+            ).where(waits)
+        ).one()
+    sessions, blocks, oldest, failed = row
+    seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    return Lag(int(sessions), int(blocks), seconds, int(failed))
+
+
+def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
+    """Take the oldest session that waits for its fingerprints and that no worker holds.
+
+    Args:
+        store: Where sessions are kept.
+        worker: Under which name it is held.
+        seconds: For how long, unless `renew` is called.
+    """
+    now = time.time()
+    with writing(store.engine) as connection:
+        row = connection.execute(
+            select(SESSION)
+            .where(
+                SESSION.c.state == COMMITTED,
+                SESSION.c.fingerprints.is_(None),
+                SESSION.c.attempts < MOST_ATTEMPTS,
+                or_(SESSION.c.claimed_until.is_(None), SESSION.c.claimed_until < now),
+            )
+            .order_by(SESSION.c.committed_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        connection.execute(
+            update(SESSION)
+            .where(SESSION.c.session_id == row.session_id)
+            .values(claimed_by=worker, claimed_until=now + seconds, attempts=SESSION.c.attempts + 1)
+        )
+        blocks = block_rows(connection, row.session_id)
+    return Claim(store.record(row, blocks), blocks, row.attempts + 1)
+
+
+def keep_windows(
+    store: SqlStore,
+    session_id: bytes,
+    made: dict[int, bytes],
+    *,
+    worker: str,
+    seconds: float,
+) -> bool:
+    """Keep the windows of some blocks and hold the session for longer.
+
+    Args:
+        store: Where sessions are kept.
+        session_id: Held by `worker`.
+        made: A block's window embeddings, one after the other, by its index.
+        worker: As claimed.
+        seconds: From now.
+
+    Returns:
+        Whether the worker still held it; if not, another makes them, and these are dropped.
+    """
+    with writing(store.engine) as connection:
+        held = connection.execute(
+            update(SESSION)
+            .where(_held(session_id, worker))
+            .values(claimed_until=time.time() + seconds)
+        )
+        if not held.rowcount:
+            return False
+        for index, rows in made.items():
+            connection.execute(
+                update(BLOCK)
+                .where(BLOCK.c.session_id == session_id, BLOCK.c.block_index == index)
+                .values(windows=store.safe.windows(session_id, index, [rows]))
+            )
+    return True
+
+
+def keep_fingerprints(
+    store: SqlStore, session_id: bytes, signed: envelope_pb2.Envelope, *, worker: str
+) -> bool:
+    """Keep the signed fingerprints; return whether the worker still held the session."""
+    with writing(store.engine) as connection:
+        held = connection.execute(
+            update(SESSION)
+            .where(_held(session_id, worker))
+            .values(
+                fingerprints=signed.SerializeToString(),
+                claimed_by=None,
+                claimed_until=None,
+                failure=None,
+            )
+        )
+    return bool(held.rowcount)
+
+
+def put_off(
+    store: SqlStore, session_id: bytes, *, worker: str, failure: str, seconds: float
+) -> None:
+    """Note why an attempt failed, and let nobody try again for some seconds."""
+    with writing(store.engine) as connection:
+        connection.execute(
+            update(SESSION)
+            .where(_held(session_id, worker))
+            .values(failure=failure[:256], claimed_by=None, claimed_until=time.time() + seconds)
+        )
+
+
+def take_abandoned(store: SqlStore) -> Abandoned | None:
+    """Take over a session whose process shows no sign of life."""
+    living = select(PROCESS.c.process_id).where(
+        PROCESS.c.beat_at >= time.time() - store.lease_seconds
+    )
+    with writing(store.engine) as connection:
+        row = connection.execute(
+            select(SESSION)
+            .where(
+                SESSION.c.state == OPEN,
+                or_(SESSION.c.process_id.is_(None), SESSION.c.process_id.not_in(living)),
+            )
+            .order_by(SESSION.c.opened_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        connection.execute(
+            update(SESSION)
+            .where(SESSION.c.session_id == row.session_id)
+            .values(process_id=store.process_id)
+        )
+        blocks = block_rows(connection, row.session_id)
+    secret, flip_secret = store.safe.open_secrets(row.session_id, row.secrets)
+    statement = statements_pb2.Commitment.FromString(row.statement)
+    return Abandoned(OpenedSession(secret, flip_secret, statement), blocks)
+
+
+def purge(store: SqlStore, *, older_than_seconds: float) -> int:
+    """Delete the secrets of sessions that were committed so long ago; keep what was signed.
+
+    Returns:
+        Sessions purged now.
+    """
+    cutoff = time.time() - older_than_seconds
+    purged = 0
+    while True:
+        with writing(store.engine) as connection:
+            found = (
+                connection.execute(
+                    select(SESSION.c.session_id)
+                    .where(SESSION.c.state == COMMITTED, SESSION.c.committed_at < cutoff)
+                    .order_by(SESSION.c.committed_at)
+                    .limit(_AT_ONCE)
+                    .with_for_update(skip_locked=True)
+                )
+                .scalars()
+                .all()
+            )
+            if found:
+                connection.execute(delete(BLOCK).where(BLOCK.c.session_id.in_(found)))
+                connection.execute(
+                    update(SESSION)
+                    .where(SESSION.c.session_id.in_(found))
+                    .values(state=PURGED, secrets=None, claimed_by=None, claimed_until=None)
+                )
+            connection.execute(
+                delete(PROCESS).where(
+                    PROCESS.c.beat_at < cutoff, PROCESS.c.process_id != store.process_id
+                )
+            )
+        purged += len(found)
+        if len(found) < _AT_ONCE:
+            return purged
+
+
+def _held(session_id: bytes, worker: str) -> ColumnElement[bool]:
+    return and_(SESSION.c.session_id == session_id, SESSION.c.claimed_by == worker)

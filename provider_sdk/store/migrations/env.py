@@ -1,0 +1,13 @@
+"""Run by Alembic, on the connection that `provider_sdk.store.migrate` gives it."""
+
+from alembic import context
+
+from provider_sdk.store.tables import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_as_batch=True,
+    transactional_ddl=False,  # the caller's transaction is the only one
+)
+context.run_migrations()
