@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SteadyClock:
@@ -20,6 +24,10 @@ class SteadyClock:
     def nanoseconds(self) -> int:
         """Return nanoseconds since 1970."""
         return self._offset + time.monotonic_ns()
+
+    def utc(self) -> datetime:
+        """Return the time as an aware datetime, to the microsecond."""
+        return _EPOCH + timedelta(microseconds=self.nanoseconds() // 1000)
 
     def now(self) -> Timestamp:
         """Return the time, to the microsecond."""

@@ -41,11 +41,13 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 def sign(payload: bytes, payload_type: str, signer: Signer) -> pb.Envelope:
     """Return an envelope over `payload`, signed once."""
-    signature = signer.sign(pre_authentication_encoding(payload_type, payload))
+    # Held for both: a rotation between signature and key id must not part them.
+    key = signer.current()
+    signature = key.sign(pre_authentication_encoding(payload_type, payload))
     return pb.Envelope(
         payload=payload,
         payload_type=payload_type,
-        signatures=[pb.Signature(sig=signature, keyid=signer.public.keyid)],
+        signatures=[pb.Signature(sig=signature, keyid=key.public.keyid)],
     )
 
 

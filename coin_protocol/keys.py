@@ -134,14 +134,23 @@ class ListedKey:
     not_after: datetime
     revoked_at: datetime | None = None
 
+    @property
+    def end(self) -> datetime:
+        """When signatures cease to count: the end of the window, or the revocation before it."""
+        return self.not_after if self.revoked_at is None else min(self.not_after, self.revoked_at)
+
+    def is_valid(self, at: datetime) -> bool:
+        """Whether a signature dated `at` counts."""
+        return self.not_before <= at < self.end
+
     def require_valid(self, at: datetime) -> None:
         """Check that a signature dated `at` counts.
 
         Raises:
             KeyWindowError: It does not; the message says why.
         """
-        end = self.not_after if self.revoked_at is None else min(self.not_after, self.revoked_at)
-        if not self.not_before <= at < end:
+        end = self.end
+        if not self.is_valid(at):
             why = "was revoked" if end == self.revoked_at else "ends"
             msg = (
                 f"the signature is dated {at.isoformat()}; key {self.key.name!r} is valid from "
@@ -153,15 +162,36 @@ class ListedKey:
 class KeyRing:
     """The keys of one owner, found by key id."""
 
-    def __init__(self, owner: str, keys: Iterable[ListedKey], *, sequence: int = 0) -> None:
-        """Hold `keys` of `owner`."""
+    def __init__(
+        self,
+        owner: str,
+        keys: Iterable[ListedKey],
+        *,
+        sequence: int = 0,
+        issued_at: datetime | None = None,
+    ) -> None:
+        """Hold `keys` of `owner`; `sequence` and `issued_at` are those of its key set."""
         self.owner = owner
         self.sequence = sequence
+        self.issued_at = issued_at
         self._keys: Mapping[str, ListedKey] = {listed.key.keyid: listed for listed in keys}
 
     def find(self, keyid: str) -> ListedKey | None:
         """Return the key with this id, or None."""
         return self._keys.get(keyid)
+
+    @property
+    def keys(self) -> tuple[ListedKey, ...]:
+        """All keys, in the order of the key set."""
+        return tuple(self._keys.values())
+
+    def continues(self, older: KeyRing) -> bool:
+        """Whether this is a later key set of the same owner that still lists all older keys."""
+        return (
+            self.owner == older.owner
+            and self.sequence > older.sequence
+            and older._keys.keys() <= self._keys.keys()
+        )
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -198,7 +228,8 @@ class KeyRing:
                 msg = f"key {entry.name!r} has an empty validity window"
                 raise InvalidInputError(msg)
             listed.append(window)
-        ring = cls(message.owner, listed, sequence=message.sequence)
+        issued_at = read_time(message.issued_at) if message.HasField("issued_at") else None
+        ring = cls(message.owner, listed, sequence=message.sequence, issued_at=issued_at)
         if len(ring) != len(listed):
             msg = "a key stands twice in the key set"
             raise InvalidInputError(msg)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,12 +16,45 @@ from coin_protocol.files import read_file
 from coin_protocol.keys import KeyRing, ListedKey, VerificationKey
 from coin_protocol.signer import Signer
 from coin_protocol.statements import parse, read_key_set
-from coin_protocol.v1 import envelope_pb2, keys_pb2
+from coin_protocol.v1 import envelope_pb2, keys_pb2, provider_service_pb2
 
 ROOT_KEY_NAME: Final = "root"
 """Every root key signs under this name, so that its PEM alone is enough to pin it."""
 
 _ALWAYS: Final = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedKeySet:
+    """A signed key set, with the certificates of its root where that is no pinned key.
+
+    Attributes:
+        signed: The statement "keyset".
+        root_chain: DER certificates, leaf first; empty where the root is a pinned key.
+    """
+
+    signed: envelope_pb2.Envelope
+    root_chain: tuple[bytes, ...] = ()
+
+    @property
+    def served(self) -> Self:
+        """This key set: a `KeySetSource` that never changes."""
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Return the form in which it is served and kept: a serialized `GetKeySetResponse`."""
+        response = provider_service_pb2.GetKeySetResponse(
+            key_set=self.signed, root_chain=self.root_chain
+        )
+        return response.SerializeToString()
+
+
+class KeySetSource(Protocol):
+    """Something that knows the key set to serve now. Safe to use from several threads."""
+
+    @property
+    def served(self) -> SignedKeySet:
+        """The key set as of now; take envelope and chain from one answer."""
 
 
 def sign_key_set(
@@ -51,19 +85,27 @@ def sign_key_set(
     return envelope.sign(message.SerializeToString(), envelope.KEY_SET, root)
 
 
-def read_key_set_file(path: Path) -> envelope_pb2.Envelope:
-    """Read the signed key set that `coin keygen` wrote.
+def read_signed_key_set(path: Path) -> SignedKeySet:
+    """Read the key set that `coin keys` keeps, as `GetKeySet` serves it.
 
     Raises:
         InvalidInputError: The file cannot be read, or holds no signed key set.
     """
     try:
-        signed = parse(envelope_pb2.Envelope, read_file(path))
-        read_key_set(signed.payload)
+        response = parse(provider_service_pb2.GetKeySetResponse, read_file(path))
+        read_key_set(response.key_set.payload)
     except StatementError as error:
         msg = f"{path} holds no signed key set: {error}"
         raise InvalidInputError(msg) from error
-    return signed
+    if response.key_set.payload_type != envelope.KEY_SET:
+        msg = f"{path} holds another statement than a key set"
+        raise InvalidInputError(msg)
+    return SignedKeySet(response.key_set, tuple(response.root_chain))
+
+
+def read_key_set_file(path: Path) -> envelope_pb2.Envelope:
+    """Read the envelope alone of the key set that `coin keys` keeps; errors as above."""
+    return read_signed_key_set(path).signed
 
 
 def pinned(owner: str, keys: Iterable[VerificationKey]) -> KeyRing:

@@ -1,14 +1,17 @@
 """Private keys behind one interface, found by the scheme of a URI.
 
-`file:` reads PEM. A package brings another scheme (a KMS, an HSM) with an entry point in the
-group `coin.signers`, named after the scheme, that takes (uri, name) and returns a `Signer`.
+`file:` reads PEM, `keys:` follows the newest key of a folder that `coin keys` keeps, `pkcs11:` asks
+an HSM. A package brings another scheme (a cloud KMS) with an entry point in the group
+`coin.signers`, named after the scheme, that takes (uri, name) and returns a `Signer`.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, Self, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,6 +34,16 @@ class Signer(Protocol):
 
     def sign(self, data: bytes) -> bytes:
         """Return a signature over `data`."""
+
+    def current(self) -> Signer:
+        """Return a signer of the key in use now, which stays with that key.
+
+        A signer of one key returns itself.
+        """
+
+
+SignerFactory = Callable[[str, str], Signer]
+"""Takes (uri, name) and returns the signer that the URI names, signing under the name."""
 
 
 class KeySigner:
@@ -62,6 +75,10 @@ class KeySigner:
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(data)
         return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    def current(self) -> Self:
+        """Return this signer: it has one key."""
+        return self
 
     def to_pem(self) -> bytes:
         """Return the private key as unencrypted PKCS#8 PEM, for `write_private_key`."""
@@ -128,37 +145,95 @@ def signer_from_uri(uri: str, name: str) -> Signer:
     from importlib.metadata import entry_points  # a tenth of this package's import time
 
     scheme = _split(uri).scheme
+    if scheme in _OWN_SCHEMES:
+        # Looked at first: no other package may take one of these over.
+        return _OWN_SCHEMES[scheme](uri, name)
     for entry in entry_points(group="coin.signers", name=scheme):
-        return cast("Signer", entry.load()(uri, name))
-    known = sorted({entry.name for entry in entry_points(group="coin.signers")})
-    msg = f"no signer for {scheme or 'an empty'} scheme in {uri!r}; known: {', '.join(known)}"
+        return cast("SignerFactory", entry.load())(uri, name)
+    known = sorted({entry.name for entry in entry_points(group="coin.signers")} | {*_OWN_SCHEMES})
+    # The rest of the URI may hold a secret.
+    msg = f"no signer for {scheme or 'an empty'} scheme; known: {', '.join(known)}"
     raise ConfigurationError(msg)
+
+
+def _rotating(uri: str, name: str) -> Signer:
+    from coin_protocol.rotation import RotatingSigner
+
+    return RotatingSigner.from_uri(uri, name)
+
+
+def _in_hsm(uri: str, name: str) -> Signer:
+    from coin_protocol.hsm import HsmSigner
+
+    return HsmSigner.from_uri(uri, name)
+
+
+_OWN_SCHEMES: Final[dict[str, SignerFactory]] = {
+    "file": FileSigner.from_uri,
+    "keys": _rotating,
+    "pkcs11": _in_hsm,
+}
 
 
 def _split(uri: str) -> SplitResult:
     try:
         return urlsplit(uri)
-    except ValueError as error:
-        msg = f"not a URI: {uri!r}; wanted one like file:PATH"
-        raise ConfigurationError(msg) from error
+    except ValueError:
+        # The library's own text may quote a part of the URI, and with it a secret.
+        msg = "what should name a key is not a URI; wanted one like file:PATH"
+        raise ConfigurationError(msg) from None
 
 
 def write_private_key(path: Path, signer: KeySigner) -> None:
-    """Write a private key as PKCS#8 PEM, readable by its owner only.
+    """Write a private key as PKCS#8 PEM, readable by its owner only, whole or not at all.
 
     Raises:
         ConfigurationError: The file exists (keys are never overwritten) or cannot be made.
     """
+    write_new(path, signer.to_pem())
+
+
+def write_new(path: Path, raw: bytes, *, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, whole or not at all.
+
+    Args:
+        path: Where.
+        raw: What.
+        mode: Who may read it; its owner alone by default.
+
+    Raises:
+        ConfigurationError: The file exists or cannot be made.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).chmod(mode)
+            # Unlike a rename, this fails where the name is taken.
+            os.link(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+        sync_folder(path.parent)
     except FileExistsError as error:
         msg = f"{path} exists; keys are never overwritten, move it away first"
         raise ConfigurationError(msg) from error
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror}"
         raise ConfigurationError(msg) from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(signer.to_pem())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut, where the system can promise that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def public_pem(key: VerificationKey) -> bytes:

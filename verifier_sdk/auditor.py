@@ -6,13 +6,14 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report, Trust, rooted_keys, run_checks
+from coin_protocol.checks.opened import RETENTION_ENDED
 from coin_protocol.clock import wall_time
 from coin_protocol.embedding import Vectors, block_embedding, window_dimension
 from coin_protocol.errors import (
@@ -21,7 +22,7 @@ from coin_protocol.errors import (
     SignatureError,
     VerificationError,
 )
-from coin_protocol.keys import read_time
+from coin_protocol.keys import KeyRing, read_time
 from coin_protocol.keyset import stamp
 from coin_protocol.limits import CHALLENGE_NONCE_BYTES
 from coin_protocol.memory import EvidenceMemory, InMemoryEvidence
@@ -29,7 +30,7 @@ from coin_protocol.models import Models
 from coin_protocol.profile import Policy
 from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
-from coin_protocol.v1 import opening_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
 from verifier_sdk.rounds import affordable_round
 from verifier_sdk.semantic import Judge, Judgement, OpenedEvidence, textual_scores
@@ -119,7 +120,7 @@ class Auditor:
             policy=self._policy,
             installed=await asyncio.to_thread(lambda: (models.tokenizer, models.embedder)),
         )
-        decision = await self._decide(case, provider)
+        decision = await self._decide(await self._with_newer_keys(case, provider), provider)
         verdict = make_verdict(
             decision.case,
             decision.report,
@@ -148,7 +149,8 @@ class Auditor:
         except PeerUnavailableError as error:
             # Another server than the provider's has no commitment to show, and no blame.
             reached = await self._is_provider(case, provider)
-            case = replace(case, no_manifest=error.status if reached else "UNAVAILABLE")
+            status = _blame(case, error.status) if reached else "UNAVAILABLE"
+            case = replace(case, no_manifest=status)
         report = await self._check(case)
         if report.failed is not None:
             return _Decision(case, report, None, [])
@@ -208,10 +210,33 @@ class Auditor:
 
     async def _is_provider(self, case: Case, provider: ProviderClient) -> bool:
         try:
-            keys = rooted_keys(await provider.key_set(), self._trust.provider_roots)
+            keys = rooted_keys(await provider.served_key_set(), self._trust)
         except (PeerUnavailableError, VerificationError):
             return False
         return keys.owner == case.commitment.provider
+
+    async def _with_newer_keys(self, case: Case, provider: ProviderClient) -> Case:
+        """Take the key set that the provider serves now, where it goes on from the receipt's.
+
+        What a provider signs after a rotation is signed by keys that the receipt cannot list.
+        """
+
+        def now(issued_at: datetime) -> datetime:
+            skew = timedelta(seconds=self._policy.clock_skew_seconds)
+            return max(read_time(wall_time()) - skew, issued_at)
+
+        try:
+            served = await provider.served_key_set()
+            if not rooted_keys(served, self._trust, seen_at=now).continues(case.keys):
+                return case
+        except (PeerUnavailableError, VerificationError):
+            # Whatever that means for the audit shows in the answers.
+            return case
+        receipt = receipt_pb2.Receipt()
+        receipt.CopyFrom(case.receipt)
+        receipt.key_set.CopyFrom(served.signed)
+        receipt.root_chain[:] = served.root_chain
+        return replace(case, receipt=receipt)
 
     async def _with_manifest(self, case: Case, provider: ProviderClient) -> Case:
         manifest, fingerprints = await provider.manifest(case.commitment_sha256)
@@ -219,7 +244,11 @@ class Auditor:
         receipt.CopyFrom(case.receipt)
         if not receipt.HasField("fingerprints"):
             receipt.fingerprints.CopyFrom(fingerprints)
-        return replace(case, receipt=receipt, manifest=manifest)
+        case = replace(case, receipt=receipt, manifest=manifest)
+        signed = ((manifest, envelope.MANIFEST), (receipt.fingerprints, envelope.FINGERPRINTS))
+        if all(_signed_by(case.keys, *one) for one in signed):
+            return case
+        return await self._with_newer_keys(case, provider)
 
     async def _challenge(
         self, case: Case, provider: ProviderClient, number: int, sample: tuple[int, int, int]
@@ -235,7 +264,7 @@ class Auditor:
             tokens_per_block=tokens_per_block,
             deadline=self._deadline(),
         )
-        entry = await self._send(case, provider, challenge)
+        case, entry = await self._send(case, provider, challenge)
         return replace(case, rounds=(*case.rounds, entry))
 
     async def _challenge_whole(self, case: Case, provider: ProviderClient, blocks: int) -> Case:
@@ -250,7 +279,7 @@ class Auditor:
             blocks=blocks,
             deadline=self._deadline(),
         )
-        entry = await self._send(case, provider, challenge)
+        case, entry = await self._send(case, provider, challenge)
         return replace(case, whole_rounds=(*case.whole_rounds, entry))
 
     async def _send(
@@ -258,7 +287,7 @@ class Auditor:
         case: Case,
         provider: ProviderClient,
         challenge: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge,
-    ) -> receipt_pb2.Round:
+    ) -> tuple[Case, receipt_pb2.Round]:
         if self._on_round is not None:
             self._on_round(case.commitment_sha256.hex(), challenge.round)
         whole = isinstance(challenge, opening_pb2.WholeBlockChallenge)
@@ -268,13 +297,17 @@ class Auditor:
         answer = envelope.WHOLE_OPENING if whole else envelope.OPENING
         for field, payload_type in (("opening", answer), ("refusal", envelope.REFUSAL)):
             if entry.HasField(field):  # type: ignore[arg-type]
-                try:
-                    envelope.verify(getattr(entry, field), payload_type, case.keys)
-                except (SignatureError, InvalidInputError):
+                answered = getattr(entry, field)
+                if not _signed_by(case.keys, answered, payload_type):
+                    # By a key of today, if the provider rotated in the middle of the audit.
+                    case = await self._with_newer_keys(case, provider)
+                if not _signed_by(case.keys, answered, payload_type):
                     # Bytes that nobody signed are evidence against nobody: no answer came.
                     entry.no_answer = "NOT_SIGNED_BY_PROVIDER"
                     entry.ClearField(field)  # type: ignore[arg-type]
-        return entry
+        if entry.HasField("no_answer"):
+            entry.no_answer = _blame(case, entry.no_answer)
+        return case, entry
 
     def _deadline(self) -> Timestamp:
         end = read_time(wall_time()) + timedelta(seconds=self._policy.deadline_seconds)
@@ -295,3 +328,20 @@ class Auditor:
                     )
                 self._memory.remember(provider, case.commitment_sha256, block.block_index, vector)
         return notes
+
+
+def _blame(case: Case, status: str) -> str:
+    """Return why nothing came: no provider answers past the time that its commitment names."""
+    commitment = case.commitment
+    if not commitment.HasField("answers_until"):
+        return status
+    promised = read_time(wall_time()) <= read_time(commitment.answers_until)
+    return status if promised else RETENTION_ENDED
+
+
+def _signed_by(keys: KeyRing, signed: envelope_pb2.Envelope, payload_type: str) -> bool:
+    try:
+        envelope.verify(signed, payload_type, keys)
+    except (SignatureError, InvalidInputError):
+        return False
+    return True

@@ -12,16 +12,20 @@ import typer
 from coin_protocol.cli.common import (
     ERR,
     OUT,
+    BearerOption,
+    CaOption,
     JsonOption,
     PolicyOption,
     ProfileOption,
+    RootDomainOption,
     RootOption,
     TlsOption,
     as_document,
+    client_tls,
     exit_code,
     load_policy,
     load_profile,
-    load_roots,
+    load_trust,
     print_json,
     printable,
     quiet_models,
@@ -34,6 +38,7 @@ from coin_protocol.receipt import read_receipt, write_file
 from coin_protocol.v1 import receipt_pb2
 
 if TYPE_CHECKING:
+    from coin_protocol.transport import ClientTls, TlsFiles
     from verifier_sdk.auditor import Auditor
 
 app = typer.Typer(help="The verifier's side.", no_args_is_help=True)
@@ -57,9 +62,11 @@ def _group() -> None:
 def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     receipt: Annotated[Path, typer.Argument(help="Receipt, protobuf or JSON form.")],
     provider: Annotated[str, typer.Option(help="HOST:PORT of the provider.")],
-    root: RootOption,
     key: KeyOption,
     name: NameOption,
+    root: RootOption = None,
+    root_domain: RootDomainOption = None,
+    ca: CaOption = None,
     bundle_out: Annotated[
         Path | None,
         typer.Option(help="Write the bundle here; JSON if the name ends in .json."),
@@ -75,6 +82,7 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = None,
     tls: TlsOption = None,
+    bearer: BearerOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
     *,
     as_json: JsonOption = False,
@@ -85,7 +93,7 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     auditor = _auditor(
         name,
         key,
-        root,
+        (root, root_domain, ca),
         profile,
         policy,
         judge,
@@ -93,7 +101,7 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
         on_round=lambda _, number: status.update(f"round {number}"),
     )
     with status:
-        bundle = asyncio.run(_audit(auditor, kept, provider, tls, timeout))
+        bundle = asyncio.run(_audit(auditor, kept, provider, client_tls(tls, bearer), timeout))
     if bundle_out is not None:
         write_file(bundle_out, bundle)
     verdict = receipt_pb2.Verdict.FromString(bundle.verdict.payload)
@@ -106,15 +114,16 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def ask(
     question: Annotated[str, typer.Argument(help="A trace's id or question, like math-01.")],
-    provider: Annotated[str, typer.Option(help="HOST:PORT of `coin provider serve`.")],
+    provider: Annotated[str, typer.Option(help="HOST:PORT of `coin provider replay`.")],
     out: Annotated[Path, typer.Option(help="Receipt to write; JSON if it ends in .json.")],
     model: Annotated[str, typer.Option(help="Name of the replayed model.")] = "replay",
     tls: TlsOption = None,
+    bearer: BearerOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a provider that replays traces, print the answer, keep the receipt."""
-    receipt = asyncio.run(_ask(provider, model, question, tls))
+    receipt = asyncio.run(_ask(provider, model, question, client_tls(tls, bearer)))
     write_file(out, receipt)
     answer = receipt.answer.decode(errors="replace")
     if as_json:
@@ -128,30 +137,34 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     key: KeyOption,
     name: NameOption,
     provider: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a provider to audit.")],
-    root: RootOption,
+    root: RootOption = None,
+    root_domain: RootDomainOption = None,
+    ca: CaOption = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = "127.0.0.1:0",
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
     judge: JudgeOption = "policy",
     tls: TlsOption = None,
+    bearer: BearerOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
 ) -> None:
     """Serve audits over gRPC. They are kept in memory and gone at exit.
 
     Prints one JSON line with the port once it serves.
     """
-    auditor = _auditor(name, key, root, profile, policy, judge)
+    auditor = _auditor(name, key, (root, root_domain, ca), profile, policy, judge)
     targets = dict(_named_target(value) for value in provider)
-    asyncio.run(_serve(auditor, targets, listen, tls, timeout))
+    files = client_tls(tls, bearer)
+    asyncio.run(_serve(auditor, targets, listen, tls_files(tls), files, timeout))
 
 
 async def _ask(
-    target: str, model: str, question: str, tls: tuple[Path, Path, Path] | None
+    target: str, model: str, question: str, tls: ClientTls | None
 ) -> receipt_pb2.Receipt:
     from coin_protocol.transport import open_channel
     from verifier_sdk.replay_client import ask_replay
 
-    async with open_channel(target, tls_files(tls)) as channel:
+    async with open_channel(target, tls) as channel:
         return await ask_replay(channel, model=model, question=question)
 
 
@@ -159,12 +172,12 @@ async def _audit(
     auditor: Auditor,
     receipt: receipt_pb2.Receipt,
     target: str,
-    tls: tuple[Path, Path, Path] | None,
+    tls: ClientTls | None,
     seconds: float,
 ) -> receipt_pb2.Bundle:
     from verifier_sdk.client import ProviderClient
 
-    async with ProviderClient(target, tls=tls_files(tls), timeout=seconds) as client:
+    async with ProviderClient(target, tls=tls, timeout=seconds) as client:
         return await auditor.audit(receipt, client)
 
 
@@ -172,7 +185,8 @@ async def _serve(
     auditor: Auditor,
     targets: dict[str, str],
     listen: str,
-    tls: tuple[Path, Path, Path] | None,
+    own: TlsFiles | None,
+    tls: ClientTls | None,
     seconds: float,
 ) -> None:
     from contextlib import AsyncExitStack
@@ -181,12 +195,9 @@ async def _serve(
     from verifier_sdk.client import ProviderClient
     from verifier_sdk.service import SERVICE, make_server
 
-    files = tls_files(tls)
     async with AsyncExitStack() as stack:
         clients = {
-            name: await stack.enter_async_context(
-                ProviderClient(target, tls=files, timeout=seconds)
-            )
+            name: await stack.enter_async_context(ProviderClient(target, tls=tls, timeout=seconds))
             for name, target in targets.items()
         }
         server = await make_server(auditor, clients)
@@ -194,13 +205,13 @@ async def _serve(
         def ready(port: int) -> None:
             print_json({"serving": SERVICE, "port": port})
 
-        await transport.serve(server, listen, files, ready)
+        await transport.serve(server, listen, own, ready)
 
 
 def _auditor(
     name: str,
     key: Path,
-    root: list[Path],
+    believed: tuple[list[Path] | None, list[str] | None, Path | None],
     profile: str,
     policy: str,
     judge: str,
@@ -209,7 +220,6 @@ def _auditor(
     on_round: Callable[[str, int], None] | None = None,
 ) -> Auditor:
     quiet_models()
-    from coin_protocol.checks import Trust
     from coin_protocol.keyset import pinned
     from coin_protocol.models import Models
     from coin_protocol.signer import signer_from_uri
@@ -232,7 +242,7 @@ def _auditor(
     return Auditor(
         name=name,
         signer=signer,
-        trust=Trust(load_roots(root), pinned("verifiers", [signer.public])),
+        trust=load_trust(*believed, pinned("verifiers", [signer.public])),
         models=models,
         policy=rules,
         judge=chosen,

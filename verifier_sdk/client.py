@@ -12,6 +12,7 @@ from grpc import aio
 from coin_protocol import transport
 from coin_protocol.clock import wall_time
 from coin_protocol.errors import PeerUnavailableError
+from coin_protocol.keyset import SignedKeySet
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from coin_protocol.v1 import provider_service_pb2 as pb
 from coin_protocol.v1 import provider_service_pb2_grpc as pb_grpc
@@ -23,14 +24,15 @@ class ProviderClient:
     """One provider at HOST:PORT. Use as an async context manager."""
 
     def __init__(
-        self, target: str, *, tls: transport.TlsFiles | None, timeout: float = 30.0
+        self, target: str, *, tls: transport.ClientTls | None, timeout: float = 30.0
     ) -> None:
         """Name the provider; nothing is sent yet.
 
         Args:
             target: HOST:PORT.
-            tls: Files for mutual TLS; None for plaintext, on this machine only.
-            timeout: Seconds for one call.
+            tls: Files for mutual TLS, or for TLS with a bearer token; None for plaintext, on
+                this machine only.
+            timeout: Seconds for one question, all tries of it included.
         """
         self.target = target
         self._timeout = timeout
@@ -55,18 +57,24 @@ class ProviderClient:
         await self._channel.close()
 
     async def key_set(self) -> envelope_pb2.Envelope:
-        """Return the provider's key set, to be checked against a pinned root.
+        """Return the provider's key set alone, to be checked against a pinned root.
 
         Raises:
             PeerUnavailableError: The provider did not answer.
         """
+        return (await self.served_key_set()).signed
+
+    async def served_key_set(self) -> SignedKeySet:
+        """Return the provider's key set with the certificates of its root; errors as above."""
         try:
             reply = transport.parsed(
-                await self._stub.GetKeySet(pb.GetKeySetRequest(), timeout=self._timeout)
+                await self._stub.GetKeySet(
+                    pb.GetKeySetRequest(), timeout=_call_seconds(self._timeout)
+                )
             )
         except aio.AioRpcError as error:
             raise _unanswered(self.target, error) from error
-        return reply.key_set
+        return SignedKeySet(reply.key_set, tuple(reply.root_chain))
 
     async def manifest(
         self, commitment_sha256: bytes
@@ -84,7 +92,7 @@ class ProviderClient:
             await self._reach(end)
             try:
                 reply = transport.parsed(
-                    await self._stub.GetManifest(request, timeout=end - loop.time())
+                    await self._stub.GetManifest(request, timeout=_call_seconds(end - loop.time()))
                 )
             except aio.AioRpcError as error:
                 if not await _may_retry(error, end):
@@ -97,7 +105,8 @@ class ProviderClient:
     ) -> receipt_pb2.Round:
         """Send a challenge and return what came of it; never raises for the provider's part.
 
-        A call that did not reach the provider is sent again until the timeout.
+        A call that did not reach the provider, or met its rate limit, is sent again until the
+        timeout.
         """
         entry = receipt_pb2.Round(challenge=challenge, sent_at=wall_time())
         loop = asyncio.get_running_loop()
@@ -105,7 +114,7 @@ class ProviderClient:
         while True:
             try:
                 await self._reach(end)
-                left = end - loop.time()
+                left = _call_seconds(end - loop.time())
                 ask = self._ask_whole if whole else self._ask
                 opening = await ask(commitment_sha256, challenge, left)
             except aio.AioRpcError as error:
@@ -115,7 +124,7 @@ class ProviderClient:
                 if refusal is not None:
                     entry.refusal.CopyFrom(refusal.refusal)
                 else:
-                    entry.no_answer = error.code().name
+                    entry.no_answer = _status(error)
             except PeerUnavailableError as error:
                 entry.no_answer = error.status
             else:
@@ -152,19 +161,36 @@ class ProviderClient:
 
 
 async def _may_retry(error: aio.AioRpcError, end: float) -> bool:
-    """Wait a moment after a call that did not reach its peer; say whether to try again.
+    """Wait after a call that did not reach its peer, or met its rate limit; say whether to go on.
 
     A try cut short by the deadline `end` would look like a peer that hangs, so the last one
     keeps its status.
     """
-    if error.code() != grpc.StatusCode.UNAVAILABLE:
-        return False
     loop = asyncio.get_running_loop()
-    await asyncio.sleep(min(_RETRY_SECONDS, max(0.0, end - loop.time())))
+    delay = transport.quota_delay(error)
+    if delay is not None:
+        if loop.time() + delay + _RETRY_SECONDS > end:
+            return False
+        await asyncio.sleep(delay)
+    elif error.code() == grpc.StatusCode.UNAVAILABLE:
+        await asyncio.sleep(min(_RETRY_SECONDS, max(0.0, end - loop.time())))
+    else:
+        return False
     return end - loop.time() >= _RETRY_SECONDS
 
 
+def _call_seconds(left: float) -> float:
+    """Return the deadline of one call: providers take none that is longer."""
+    return min(left, transport.MAX_CALL_SECONDS)
+
+
+def _status(error: aio.AioRpcError) -> str:
+    """Return the name of a status; a rate limit is no refusal, it says to come again."""
+    limited = transport.quota_delay(error) is not None
+    return "UNAVAILABLE" if limited else error.code().name
+
+
 def _unanswered(target: str, error: aio.AioRpcError) -> PeerUnavailableError:
-    status = error.code().name
+    status = _status(error)
     msg = f"the provider at {target} did not answer ({status}); try again later"
     return PeerUnavailableError(msg, status=status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -58,6 +58,7 @@ class Recorder:
         *,
         commitment: envelope_pb2.Envelope,
         key_set: envelope_pb2.Envelope,
+        root_chain: Sequence[bytes] = (),
         billed: statements_pb2.Usage | None = None,
         summary: bytes | None = None,
     ) -> receipt_pb2.Receipt:
@@ -66,6 +67,7 @@ class Recorder:
         Args:
             commitment: As it came.
             key_set: As it came.
+            root_chain: As it came with the key set.
             billed: Usage as the client was told it.
             summary: Exact bytes of the visible reasoning summary, where there was one.
 
@@ -74,6 +76,7 @@ class Recorder:
         """
         self._receipt.commitment.CopyFrom(commitment)
         self._receipt.key_set.CopyFrom(key_set)
+        self._receipt.root_chain[:] = root_chain
         self._receipt.answer = "".join(self._answer).encode()
         if billed is not None:
             self._receipt.billed.CopyFrom(billed)

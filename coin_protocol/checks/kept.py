@@ -10,12 +10,12 @@ from typing import Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
-from coin_protocol.checks.case import Case
+from coin_protocol.checks.case import Case, rooted_keys
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.errors import VerificationError
 from coin_protocol.keys import read_time
 from coin_protocol.usage import verify_usage
-from coin_protocol.v1 import envelope_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, receipt_pb2, statements_pb2
 
 
 class _Dated(Protocol):
@@ -48,6 +48,8 @@ def statement(case: Case) -> None:
 
 def key_window(case: Case) -> None:
     """Every signing key was valid when its statement is dated."""
+    # A certificate must have been good when the client saw what it vouches for, too.
+    rooted_keys(case.served, case.trust, seen_at=lambda issued_at: _seen_at(case, issued_at))
     for signed, payload_type, at in _dated(case):
         envelope.verify(signed, payload_type, case.keys).require_valid(at)
 
@@ -78,6 +80,14 @@ def request_digest(case: Case) -> None:
     """The commitment is to the request that the client sent."""
     found = sha256(case.receipt.request).digest()
     _require_same("digest of the request", case.commitment.request_sha256, found)
+
+
+def answer_known(case: Case) -> bool:
+    """Whether provider and client can know the same answer."""
+    return case.commitment.abort_reason not in (
+        statements_pb2.ABORT_REASON_CLIENT_DISCONNECTED,
+        statements_pb2.ABORT_REASON_CRASHED,
+    )
 
 
 def answer_digest(case: Case) -> None:
@@ -265,9 +275,19 @@ def _dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
 
 def _came(case: Case, seen: Timestamp, dated: Timestamp) -> datetime:
     """Return when a statement came at the earliest, if `seen` by another party's clock."""
-    lag = read_time(seen) - read_time(dated)
+    return _earliest(case, read_time(seen), read_time(dated))
+
+
+def _seen_at(case: Case, issued_at: datetime) -> datetime:
+    """Return when the key set came at the earliest, by the client's clock."""
+    receipt = case.receipt
+    came = receipt.answer_last_at if receipt.HasField("answer_last_at") else receipt.sent_at
+    return _earliest(case, read_time(came), issued_at)
+
+
+def _earliest(case: Case, seen: datetime, dated: datetime) -> datetime:
     skew = timedelta(seconds=case.policy.clock_skew_seconds)
-    return read_time(dated) + max(lag - skew, timedelta())
+    return dated + max(seen - dated - skew, timedelta())
 
 
 def _require_same(what: str, found: bytes, wanted: bytes) -> None:

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coin_protocol.checks import Trust
 from coin_protocol.errors import (
     CoinError,
     ConfigurationError,
@@ -25,14 +26,15 @@ from coin_protocol.errors import (
     VerificationError,
 )
 from coin_protocol.files import read_file
-from coin_protocol.keys import VerificationKey
+from coin_protocol.keys import KeyRing, VerificationKey
 from coin_protocol.keyset import ROOT_KEY_NAME
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
+from coin_protocol.root_certificate import RootDomain
 from coin_protocol.v1 import receipt_pb2
 
 if TYPE_CHECKING:
-    from coin_protocol.transport import TlsFiles
+    from coin_protocol.transport import ClientTls, TlsFiles
 
 PASSED: Final = 0
 FAILED: Final = 1
@@ -57,9 +59,32 @@ TlsOption = Annotated[
         help="CERT KEY CA: PEM files for mutual TLS. Without them only loopback is used.",
     ),
 ]
+BearerOption = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--bearer",
+        help="CA TOKEN: in place of --tls, PEM certificates that the server's chain must end in "
+        "and a file with your bearer token.",
+    ),
+]
 RootOption = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Option("--root", help="Provider's root public key (PEM) that you pin.", exists=True),
+]
+RootDomainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root-domain",
+        help="Provider's domain, a certificate of which signs its keys, instead of --root.",
+    ),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        help="Authorities (PEM) that may vouch for --root-domain; by default the system's.",
+        exists=True,
+    ),
 ]
 
 
@@ -73,9 +98,36 @@ def load_policy(name: str) -> Policy:
     return Policy.shipped(name) if name in ("default", "rules") else Policy.from_file(Path(name))
 
 
-def load_roots(paths: list[Path]) -> list[VerificationKey]:
-    """Return pinned root keys."""
-    return [VerificationKey.from_pem(ROOT_KEY_NAME, read_file(path)) for path in paths]
+def load_trust(
+    roots: list[Path] | None,
+    domains: list[str] | None,
+    authorities: Path | None,
+    verifiers: KeyRing,
+) -> Trust:
+    """Return whom `--root`, `--root-domain` and `--ca` say to believe.
+
+    Raises:
+        InvalidInputError: They name neither a root nor a domain, or authorities for no domain.
+        ConfigurationError: The system's authorities cannot be read.
+    """
+    if not roots and not domains:
+        msg = "say whom to believe: --root FILE or --root-domain DOMAIN"
+        raise InvalidInputError(msg)
+    if authorities is not None and not domains:
+        msg = "--ca goes with --root-domain"
+        raise InvalidInputError(msg)
+    return Trust(
+        provider_roots=[
+            VerificationKey.from_pem(ROOT_KEY_NAME, read_file(path)) for path in roots or ()
+        ],
+        verifiers=verifiers,
+        provider_domains=[
+            RootDomain.from_system(domain)
+            if authorities is None
+            else RootDomain.from_file(domain, authorities)
+            for domain in domains or ()
+        ],
+    )
 
 
 def read_named_files(values: list[str]) -> dict[str, bytes]:
@@ -99,6 +151,22 @@ def tls_files(paths: tuple[Path, Path, Path] | None) -> TlsFiles | None:
     from coin_protocol.transport import TlsFiles
 
     return None if paths is None else TlsFiles(*paths)
+
+
+def client_tls(
+    tls: tuple[Path, Path, Path] | None, bearer: tuple[Path, Path] | None
+) -> ClientTls | None:
+    """Return the files of a client's `--tls` or `--bearer` option.
+
+    Raises:
+        InvalidInputError: Both were given.
+    """
+    from coin_protocol.transport import BearerFiles
+
+    if tls is not None and bearer is not None:
+        msg = "give --tls (your certificate) or --bearer (your token), not both"
+        raise InvalidInputError(msg)
+    return tls_files(tls) if bearer is None else BearerFiles(*bearer)
 
 
 def quiet_models() -> None:

@@ -10,20 +10,22 @@ import typer
 from rich import box
 from rich.table import Table
 
-from coin_protocol.checks import CHECKS, Case, Trust, run_checks
+from coin_protocol.checks import CHECKS, Case, run_checks
 from coin_protocol.cli.common import (
     OUT,
     PASSED,
     UNDECIDED,
+    CaOption,
     JsonOption,
     PolicyOption,
     ProfileOption,
+    RootDomainOption,
     RootOption,
     as_document,
     exit_code,
     load_policy,
     load_profile,
-    load_roots,
+    load_trust,
     outcome_name,
     print_json,
     printable,
@@ -64,7 +66,9 @@ def _group() -> None:
 
 def receipt_verify(
     file: FileArgument,
-    root: RootOption,
+    root: RootOption = None,
+    root_domain: RootDomainOption = None,
+    ca: CaOption = None,
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
     *,
@@ -77,7 +81,7 @@ def receipt_verify(
     receipt = read_receipt(read_file(file))
     case = Case(
         receipt=receipt,
-        trust=Trust(load_roots(root), pinned("verifiers", ())),
+        trust=load_trust(root, root_domain, ca, pinned("verifiers", ())),
         profile=load_profile(profile),
         policy=load_policy(policy),
     )
@@ -112,11 +116,13 @@ def receipt_verify(
 
 def bundle_verify(
     file: FileArgument,
-    root: RootOption,
     verifier_key: Annotated[
         Path,
         typer.Option(help="Verifier's public key (PEM) that you pin."),
     ],
+    root: RootOption = None,
+    root_domain: RootDomainOption = None,
+    ca: CaOption = None,
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
     *,
@@ -136,9 +142,10 @@ def bundle_verify(
         installed = (models.tokenizer, models.embedder) if bundle.whole_rounds else None
     except MissingDependencyError:
         installed = None
+    verifiers = pinned_verifiers({name: read_file(verifier_key)})
     found = verify_bundle(
         bundle,
-        trust=Trust(load_roots(root), pinned_verifiers({name: read_file(verifier_key)})),
+        trust=load_trust(root, root_domain, ca, verifiers),
         profile=loaded,
         policy=load_policy(policy),
         installed=installed,

@@ -17,7 +17,7 @@ from typing import Final
 from grpc import aio
 
 from coin_protocol import transport
-from coin_protocol.cli.setup import Role, make_keys
+from coin_protocol.cli.keys import Role, make_keys
 from coin_protocol.demo.scenarios import SCENARIOS, Scenario
 from coin_protocol.errors import TryLaterError
 from coin_protocol.statements import read_verdict

@@ -46,8 +46,8 @@ def test_the_testers_example_runs() -> None:
 def test_the_providers_and_auditors_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _coin("keygen", "keys", "--name", "acme", folder=tmp_path)
-    _coin("keygen", "auditor", "--name", "auditor", "--role", "verifier", folder=tmp_path)
+    _coin("keys", "init", "keys", "--name", "acme", folder=tmp_path)
+    _coin("keys", "init", "auditor", "--name", "auditor", "--role", "verifier", folder=tmp_path)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
     for name in ("provider", "auditor"):

@@ -25,7 +25,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys of a provider and a verifier, a profile, a policy and traces."""
     folder = tmp_path_factory.mktemp("serving")
     for name, role in (("acme", "provider"), ("me", "verifier")):
-        done = run_coin("keygen", folder / role, "--name", name, "--role", role)
+        done = run_coin("keys", "init", folder / role, "--name", name, "--role", role)
         assert done.code == 0, done.err
     parties = Parties()
     (folder / "profile").write_bytes(parties.profile.raw)
@@ -65,7 +65,7 @@ def test_an_audit_is_judged_by_whom_the_command_names(
     file = write_model(tmp_path / "judge", Parties().profile)
     (tmp_path / "policy").write_bytes(policy_naming(file.digest).raw)
     own = [*audit_options(keys)[:-1], str(tmp_path / "policy")]
-    with serving_coin("provider", "serve", *provider_options(keys)) as ready:
+    with serving_coin("provider", "replay", *provider_options(keys)) as ready:
         target = f"127.0.0.1:{ready['port']}"
 
         def scores(*judge: str | Path) -> set[str]:
@@ -114,7 +114,7 @@ def test_a_reply_is_asked_for_audited_and_checked_again_by_the_command(
     monkeypatch.setattr("coin_protocol.models.Models", SmallModels)
     monkeypatch.setattr("coin_protocol.cli.offline.Models", SmallModels)
     receipt, bundle = tmp_path / "receipt.json", tmp_path / "bundle.json"
-    with serving_coin("provider", "serve", *provider_options(keys)) as ready:
+    with serving_coin("provider", "replay", *provider_options(keys)) as ready:
         assert ready["serving"] == "coin_protocol.v1.ProviderService"
         target = f"127.0.0.1:{ready['port']}"
         asked = coin("ask", "sky-01", "--provider", target, "--out", receipt)
@@ -151,7 +151,7 @@ def test_a_receipt_and_a_bundle_are_readable_by_their_owner_alone(
     coin: Coin, keys: Path, tmp_path: Path
 ) -> None:
     receipt = tmp_path / "receipt.binpb"
-    with serving_coin("provider", "serve", *provider_options(keys)) as ready:
+    with serving_coin("provider", "replay", *provider_options(keys)) as ready:
         target = f"127.0.0.1:{ready['port']}"
         assert coin("ask", "sky-01", "--provider", target, "--out", receipt).code == 0
     assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
@@ -184,7 +184,7 @@ def test_a_provider_that_is_set_up_wrong_does_not_serve(
     coin: Coin, keys: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str]
 ) -> None:
     monkeypatch.setattr("coin_protocol.cli.common.Models", SmallModels)
-    done = coin("provider", "serve", *provider_options(keys), *changed)
+    done = coin("provider", "replay", *provider_options(keys), *changed)
     assert done.code == 2, done
     assert "error: " in done.said
     assert not done.out
@@ -232,5 +232,5 @@ def test_a_key_set_file_that_is_garbage_is_wrong_usage(
     for path in (keys / "provider").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "keyset.binpb").write_bytes(b"garbage")
-    done = coin("provider", "serve", *provider_options(keys), "--keys", folder)
+    done = coin("provider", "replay", *provider_options(keys), "--keys", folder)
     assert done.code == 2

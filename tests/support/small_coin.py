@@ -1,4 +1,4 @@
-"""`coin` over the small models: `python -m tests.support.small_coin provider serve …`."""
+"""`coin` over the small models: `python -m tests.support.small_coin provider replay …`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
     done = coin("--help")
     assert done.code == 0
     for name in (
-        *("keygen", "table", "receipt", "bundle", "profile", "policy"),
+        *("keys", "table", "receipt", "bundle", "profile", "policy"),
         *("provider", "verifier", "audit", "ask", "demo"),
     ):
         assert f" {name} " in done.out
@@ -46,13 +46,17 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["keygen"],
+        *(["keys", verb] for verb in ("init", "rotate", "revoke", "sign", "show")),
         ["table", "build"],
         ["receipt", "verify"],
         ["bundle", "verify"],
         ["profile", "show"],
         ["policy", "show"],
-        ["provider", "serve"],
+        *(
+            ["provider", verb]
+            for verb in ("serve", "worker", "replay", "config", "token", "sealing-key")
+        ),
+        ["gateway"],
         ["verifier", "serve"],
         ["audit"],
         ["ask"],
@@ -74,13 +78,21 @@ def test_every_command_explains_itself(coin: Coin, arguments: list[str]) -> None
         ["nothing"],
         ["receipt", "verify"],
         ["receipt", "verify", "file"],
-        ["bundle", "verify", "file", "--root", "missing.pem"],
-        ["keygen", "folder"],
-        ["keygen", "folder", "--name", "a", "--role", "king"],
-        ["keygen", "folder", "--name", "a", "--algorithm", "rsa"],
-        ["keygen", "folder", "--name", "a", "--days", "0"],
+        ["bundle", "verify", "file", "--root", "missing.pem", "--verifier-key", "missing.pem"],
+        ["keys", "init", "folder"],
+        ["keys", "init", "folder", "--name", "a", "--role", "king"],
+        ["keys", "init", "folder", "--name", "a", "--algorithm", "rsa"],
+        ["keys", "init", "folder", "--name", "a", "--days", "0"],
+        ["keys", "rotate", "missing"],
+        ["keys", "revoke", "missing"],
+        ["keys", "show", "missing"],
         ["provider", "serve"],
-        ["provider", "serve", "--keys", "missing", "--name", "a", "--verifier", "a=b"],
+        ["provider", "serve", "--keys", "missing", "--name", "a", "--verifier", "a"],
+        ["provider", "serve", "--config", "missing.toml"],
+        ["provider", "worker", "--keys", "missing", "--name", "a", "--database", "mysql://x"],
+        ["provider", "replay"],
+        ["provider", "replay", "--keys", "missing", "--name", "a", "--verifier", "a=b"],
+        ["gateway"],
         ["verifier", "serve"],
         ["verifier", "serve", "--key", "k", "--name", "a", "--timeout", "0"],
         ["audit", "receipt"],

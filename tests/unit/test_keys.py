@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coin_protocol import envelope
 from coin_protocol.errors import (
     InvalidInputError,
     KeyWindowError,
@@ -27,9 +29,11 @@ from coin_protocol.keys import (
     read_time,
 )
 from coin_protocol.keyset import (
+    SignedKeySet,
     pinned,
     pinned_verifiers,
     read_key_set_file,
+    read_signed_key_set,
     sign_key_set,
     stamp,
 )
@@ -418,16 +422,40 @@ def test_a_key_set_that_readers_would_refuse_is_not_signed() -> None:
         sign_key_set("owner", [listed(), listed()], root=ED_SIGNER, issued_at=START, sequence=1)
 
 
-def test_a_signed_key_set_reads_back_from_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chain", [(), (b"leaf", b"intermediate")], ids=["pinned", "certified"])
+def test_a_signed_key_set_reads_back_from_its_file(
+    tmp_path: Path, chain: tuple[bytes, ...]
+) -> None:
     signed = sign_key_set("owner", [listed()], root=EC_SIGNER, issued_at=START, sequence=1)
     path = tmp_path / "keyset.binpb"
-    path.write_bytes(signed.SerializeToString())
+    path.write_bytes(SignedKeySet(signed, chain).to_bytes())
+    assert read_signed_key_set(path) == SignedKeySet(signed, chain)
     assert read_key_set_file(path) == signed
-    path.write_bytes(b"garbage")
-    with pytest.raises(InvalidInputError, match="no signed key set"):
-        read_key_set_file(path)
+
+
+def test_what_is_no_signed_key_set_is_refused(tmp_path: Path) -> None:
+    signed = sign_key_set("owner", [listed()], root=EC_SIGNER, issued_at=START, sequence=1)
+    other = envelope.sign(signed.payload, envelope.VERDICT, EC_SIGNER)
+    path = tmp_path / "keyset.binpb"
+    for raw in (b"garbage", b"", signed.SerializeToString(), SignedKeySet(other).to_bytes()):
+        path.write_bytes(raw)
+        with pytest.raises(InvalidInputError, match=r"no signed key set|another statement"):
+            read_key_set_file(path)
     with pytest.raises(InvalidInputError, match="cannot read"):
         read_key_set_file(tmp_path / "missing")
+
+
+def test_a_later_key_set_continues_an_older_one_if_it_lists_all_its_keys() -> None:
+    def ring(*keys: ListedKey, owner: str = "owner", sequence: int = 2) -> KeyRing:
+        return KeyRing(owner, keys, sequence=sequence)
+
+    older = ring(listed(), sequence=1)
+    assert ring(listed(), listed(signer=EC_SIGNER)).continues(older)
+    assert ring(replace(listed(), revoked_at=START)).continues(older)
+    assert not ring(listed(signer=EC_SIGNER)).continues(older)
+    assert not ring(listed(), owner="another").continues(older)
+    for sequence in (0, 1):
+        assert not ring(listed(), listed(signer=EC_SIGNER), sequence=sequence).continues(older)
 
 
 def test_one_key_may_stand_in_a_set_under_two_names() -> None:

@@ -117,6 +117,16 @@ def test_the_summary_is_kept_where_there_was_one() -> None:
     assert not finish(Recorder(request=b"")).HasField("summary")
 
 
+def test_the_certificates_of_the_root_are_kept_as_they_came() -> None:
+    chain = (b"leaf", b"intermediate")
+    recorder = Recorder(request=b"")
+    receipt = recorder.finish(commitment=COMMITMENT, key_set=KEY_SET, root_chain=chain)
+    assert tuple(receipt.root_chain) == chain
+    for raw in (receipt.SerializeToString(), to_json(receipt).encode()):
+        assert tuple(read_receipt(raw).root_chain) == chain
+    assert not finish(Recorder(request=b"")).root_chain
+
+
 def test_a_receipt_can_be_read_back_in_both_forms(provider: Provider) -> None:
     receipt = run_session(provider, reasoning_ids(20)).receipt
     assert receipt.format == RECEIPT_FORMAT
