@@ -76,8 +76,16 @@ class UnknownCommitmentError(CoinError):
     """The provider holds no session with this commitment."""
 
 
+class PurgedCommitmentError(UnknownCommitmentError):
+    """The provider knows the commitment, and deleted its secrets when its retention ended."""
+
+
 class TryLaterError(CoinError):
     """Nothing is known to be wrong; the same call may go through later."""
+
+
+class StoreUnavailableError(TryLaterError):
+    """What must be on disk before an answer leaves could not be written or read in time."""
 
 
 class NotReadyError(TryLaterError):
