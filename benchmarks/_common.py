@@ -14,6 +14,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256, shake_256
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from coin_protocol.embedding import TextEmbedder, window_dimension
 from coin_protocol.encoding import BLOCK_TAG, SALT_TAG, TOKEN_TAG
-from coin_protocol.keys import ListedKey
+from coin_protocol.keys import KeyRing, ListedKey
 from coin_protocol.keyset import ROOT_KEY_NAME, pinned, sign_key_set
 from coin_protocol.limits import (
     BLOCK_SALT_BYTES,
@@ -39,9 +40,11 @@ from coin_protocol.testing.small import SmallEmbedder, SmallTokenizer
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.usage import INSIDE, usage_for
 from provider_sdk import Provider
+from provider_sdk.record import SessionStore
 from provider_sdk.session import Session
+from provider_sdk.store import KeySealer, SqlStore
 
-K = TypeVar("K", bound="UnembeddedProvider")
+K = TypeVar("K", bound=Provider)
 
 TOKENS: Final = 100_000
 CHUNK: Final = 16
@@ -199,7 +202,13 @@ def finish(session: Session) -> bytes:
     return session.finish(answer=b"answer", answer_tokens=1, usage=usage).payload
 
 
-def open_provider(kind: type[K]) -> K:
+def open_provider(
+    kind: type[K],
+    *,
+    models: Models | None = None,
+    store: SessionStore | None = None,
+    verifiers: KeyRing | None = None,
+) -> K:
     """Return a provider under the default profile, with keys made now."""
     root = KeySigner.generate(ROOT_KEY_NAME)
     signer = KeySigner.generate("provider")
@@ -209,6 +218,16 @@ def open_provider(kind: type[K]) -> K:
         name="provider",
         signer=signer,
         key_set=sign_key_set("provider", [listed], root=root, issued_at=now, sequence=1),
-        models=TableModels(Profile.shipped("default")),
-        verifiers=pinned("verifiers", []),
+        models=TableModels(Profile.shipped("default")) if models is None else models,
+        verifiers=pinned("verifiers", []) if verifiers is None else verifiers,
+        store=store,
+    )
+
+
+def sqlite_store(folder: Path) -> SqlStore:
+    """Return a store over a new SQLite file, every commit synced, secrets sealed."""
+    return SqlStore(
+        f"sqlite:///{folder / 'coin.db'}",
+        profile=Profile.shipped("default"),
+        sealer=KeySealer.generate(),
     )

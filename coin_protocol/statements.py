@@ -99,6 +99,8 @@ def read_commitment(raw: bytes) -> statements_pb2.Commitment:
         raise StatementError(msg)
     _time("started_at", message)
     _time("ended_at", message)
+    if message.HasField("answers_until"):
+        _time("answers_until", message)
     return message
 
 

@@ -33,6 +33,8 @@ _LOG = logging.getLogger(__name__)
 
 CLAIM_SECONDS: Final = 120.0
 """How long a session is held without a word; a batch takes some seconds."""
+BATCH_BLOCKS: Final = 16
+"""Blocks embedded, and written down, together."""
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 3600.0
 
@@ -45,7 +47,7 @@ class FingerprintWorker:
         provider: Provider,
         store: SqlStore,
         *,
-        batch_blocks: int = 16,
+        batch_blocks: int = BATCH_BLOCKS,
         claim_seconds: float = CLAIM_SECONDS,
         embedded: Callable[[int], None] = lambda _blocks: None,
         failed: Callable[[], None] = lambda: None,
@@ -124,7 +126,7 @@ class FingerprintWorker:
                 put_off(self._store, session_id, worker=self.name, failure="stopped", seconds=0.0)
                 return
             batch = missing[at : at + self._batch_blocks]
-            made = dict(self._embed(session_id, batch))
+            made = dict(self.embed(session_id, batch))
             if not keep_windows(
                 self._store, session_id, made, worker=self.name, seconds=self._claim_seconds
             ):
@@ -135,7 +137,7 @@ class FingerprintWorker:
         signed = self._provider.sign_fingerprints(found.record)
         keep_fingerprints(self._store, session_id, signed, worker=self.name)
 
-    def _embed(self, session_id: bytes, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, bytes]]:
+    def embed(self, session_id: bytes, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, bytes]]:
         """Yield each block's index and its quantised windows, one after the other."""
         provider = self._provider
         spec = provider.profile.message.embedding

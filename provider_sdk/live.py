@@ -166,7 +166,7 @@ class LiveSession:
         Raises:
             InvalidInputError: The session is finished already, or a number is out of its limits.
             StatementError: A number is out of the protocol's limits.
-            StoreUnavailableError: It did not come to disk in time (`Provider.store_deadline`).
+            StoreUnavailableError: It did not come to disk in time (`SessionStore.deadline`).
                 Writing goes on, and the commitment can be had by its reply later.
         """
         return await self._ended(
@@ -227,7 +227,7 @@ class LiveSession:
             id_source=id_source,
             delivered=Delivered() if delivered is None else delivered,
         )
-        deadline = self._provider.store_deadline
+        deadline = self._provider.store.deadline
         if not await _settled(self._written, deadline):
             msg = f"the commitment was not on disk within {deadline:g} s; it is still being written"
             raise StoreUnavailableError(msg)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from coin_protocol import envelope, statements
 from coin_protocol.clock import SteadyClock
-from coin_protocol.embedding import quantised_windows, window_texts
+from coin_protocol.embedding import TextEmbedder, quantised_windows, window_texts
 from coin_protocol.encoding import digest
 from coin_protocol.errors import (
     ConfigurationError,
@@ -24,6 +25,7 @@ from coin_protocol.errors import (
     RefusedError,
 )
 from coin_protocol.keys import KeyRing
+from coin_protocol.keyset import KeySetSource, SignedKeySet
 from coin_protocol.models import Models
 from coin_protocol.profile import Profile
 from coin_protocol.signer import Signer
@@ -68,28 +70,34 @@ class Provider:
         *,
         name: str,
         signer: Signer,
-        key_set: envelope_pb2.Envelope,
+        key_set: envelope_pb2.Envelope | KeySetSource,
         models: Models,
         verifiers: KeyRing,
         store: SessionStore | None = None,
-        store_deadline: float = 2.0,
+        clock: SteadyClock | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         """Load the models and the token table.
 
         Args:
             name: As in the key set and on the bill.
             signer: Signs statements; its key must be in the key set.
-            key_set: Signed by the provider's root key.
+            key_set: Signed by the provider's root; or where to ask for it each time, so that a
+                rotated one is served at once.
             models: Of the profile that commitments are made of.
             verifiers: Whose challenges are answered.
             store: Keeps sessions; by default in memory, lost at exit.
-            store_deadline: Seconds that a finished reply waits for its commitment to be on disk.
+            clock: Dates statements; give it where the signer goes by one too.
+            retention: How long after a reply its challenges are answered; commitments say until
+                when. None names no end.
 
         Raises:
             ConfigurationError: The signer's key is not in the key set under this name, or of
                 an algorithm that the profile does not list.
         """
-        ring = statements.read_key_set(key_set.payload)
+        if isinstance(key_set, envelope_pb2.Envelope):
+            key_set = SignedKeySet(key_set)
+        ring = statements.read_key_set(key_set.served.signed.payload)
         if ring.owner != name or ring.find(signer.public.keyid) is None:
             msg = f"the key set of {ring.owner!r} does not list the signing key of {name!r}"
             raise ConfigurationError(msg)
@@ -98,15 +106,15 @@ class Provider:
             raise ConfigurationError(msg)
         self.name = name
         self.signer = signer
-        self.key_set = key_set
+        self._keys = key_set
         self.verifiers = verifiers
         self.store = store if store is not None else MemoryStore()
-        self.store_deadline = store_deadline
-        self.clock = SteadyClock()
+        self.retention = retention
+        self.clock = SteadyClock() if clock is None else clock
         self.closed = False
         self.profile: Profile = models.profile
         self.table = self.load_table(models)
-        self.embedder = models.embedder
+        self._models = models
         self.tokenizer = models.tokenizer
         self.answerer = self.answerer_class(
             profile=self.profile,
@@ -136,12 +144,27 @@ class Provider:
         self.closed = True
         self._background.shutdown()
 
+    @property
+    def embedder(self) -> TextEmbedder:
+        """The embedding model, loaded when it is first asked for: only fingerprints need it."""
+        return self._models.embedder
+
+    @property
+    def served(self) -> SignedKeySet:
+        """The key set to serve now, with the certificates of its root."""
+        return self._keys.served
+
+    @property
+    def key_set(self) -> envelope_pb2.Envelope:
+        """The signed key set to serve now."""
+        return self.served.signed
+
     def load_table(self, models: Models) -> TokenTable:
         """Return the token table that leaves are made from."""
         return models.table
 
     def open_session(self, *, model: str, request: bytes, client_nonce: bytes) -> Session:
-        """Start committing to a reply.
+        """Start committing to a reply that is kept in memory; `session` is for all others.
 
         Args:
             model: Its name on the bill.
@@ -150,7 +173,11 @@ class Provider:
 
         Raises:
             InvalidInputError: An argument is out of its limits.
+            ConfigurationError: The store is on disk.
         """
+        if not self.store.in_memory:
+            msg = "this store writes sessions down as they go: open them with `session`"
+            raise ConfigurationError(msg)
         return self.session_class.begin(
             self, model=model, request=request, client_nonce=client_nonce
         )
@@ -170,7 +197,9 @@ class Provider:
             InvalidInputError: An argument is out of its limits.
             StoreUnavailableError: The store takes nothing more.
         """
-        session = self.open_session(model=model, request=request, client_nonce=client_nonce)
+        session = self.session_class.begin(
+            self, model=model, request=request, client_nonce=client_nonce
+        )
         return LiveSession(self, session, reply)
 
     def replies(self, response_id: str, caller: bytes) -> list[KeptReply]:

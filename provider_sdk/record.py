@@ -138,9 +138,11 @@ class SessionStore(Protocol):
     Attributes:
         in_memory: Whether records live and die with this process, and are the very objects that
             were added: their fingerprints are then made here, else by `provider_sdk.fingerprints`.
+        deadline: Seconds that a finished reply waits for its commitment to be on disk.
     """
 
     in_memory: bool
+    deadline: float
 
     def open(self, opened: OpenedSession) -> Future[None]:
         """Note that a session begins."""
@@ -191,6 +193,7 @@ class MemoryStore:
     """A `SessionStore` for one process: lost at exit."""
 
     in_memory = True
+    deadline = 0.0
 
     def __init__(self) -> None:
         """Start empty."""

@@ -79,8 +79,8 @@ class Keeper:
             provider: Signs what is closed.
             store: Where sessions are kept.
             retention_days: After which a session's secrets are deleted.
-            recovered: Told how many sessions were closed as crashed, where there were any.
-            purged: Told how many sessions were purged, where there were any.
+            recovered: Told each time how many sessions were closed as crashed.
+            purged: Told each time how many sessions were purged.
         """
         self._provider = provider
         self._store = store
@@ -109,8 +109,7 @@ class Keeper:
                 except Exception:  # noqa: BLE001 - the thread must live on
                     _LOG.exception("%s failed", what)
                 else:
-                    if count:
-                        told(count)
+                    told(count)
             if self._stop.wait(self._store.lease_seconds / 2):
                 return
 

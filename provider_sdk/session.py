@@ -254,6 +254,9 @@ class Session:
             ended_at=self.provider.clock.now(),
         )
         statement.MergeFrom(self.opened.statement)
+        if self.provider.retention is not None:
+            until = self.provider.clock.utc() + self.provider.retention
+            statement.answers_until.FromDatetime(until)
         return statement
 
     def _checkpoint(self, prefix: Prefix) -> envelope_pb2.Envelope:

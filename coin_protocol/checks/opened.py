@@ -22,7 +22,12 @@ from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 
 Shown = opening_pb2.BlockOpening | opening_pb2.TokenBlockOpening
 
-BLAMELESS: Final = frozenset({"UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+RETENTION_ENDED: Final = "RETENTION_ENDED"
+"""The verifier's word for no answer after the time until which the commitment promises one."""
+
+BLAMELESS: Final = frozenset(
+    {"UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", RETENTION_ENDED}
+)
 """gRPC statuses that accuse nobody: the verifier may not have reached the provider, or may
 have asked without being known to it. They never make a PASS either."""
 

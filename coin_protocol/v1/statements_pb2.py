@@ -25,29 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!coin_protocol/v1/statements.proto\x12\x10\x63oin_protocol.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x04\x12?\n\x12reasoning_counting\x18\x05 \x01(\x0e\x32#.coin_protocol.v1.ReasoningCounting\"\xbf\x01\n\nCheckpoint\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x16\n\x0eprofile_sha256\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63lient_nonce\x18\x03 \x01(\x0c\x12\x13\n\x0b\x62lock_count\x18\x04 \x01(\r\x12\x13\n\x0btoken_count\x18\x05 \x01(\x04\x12\x12\n\ntoken_root\x18\x06 \x01(\x0c\x12\x31\n\rprovider_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x04\n\nCommitment\x12\x16\n\x0eprofile_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\x0c\x12\x14\n\x0c\x63lient_nonce\x18\x05 \x01(\x0c\x12\x16\n\x0erequest_sha256\x18\x06 \x01(\x0c\x12\x15\n\ranswer_sha256\x18\x07 \x01(\x0c\x12\x1b\n\x0esummary_sha256\x18\x08 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\ntoken_root\x18\t \x01(\x0c\x12\x13\n\x0b\x62lock_count\x18\n \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x0b \x01(\x04\x12\x15\n\ranswer_tokens\x18\x0c \x01(\x04\x12-\n\tid_source\x18\r \x01(\x0e\x32\x1a.coin_protocol.v1.IdSource\x12&\n\x05usage\x18\x0e \x01(\x0b\x32\x17.coin_protocol.v1.Usage\x12\x13\n\x0b\x66lip_anchor\x18\x0f \x01(\x0c\x12.\n\nstarted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0c\x61\x62ort_reason\x18\x12 \x01(\x0e\x32\x1d.coin_protocol.v1.AbortReasonB\x11\n\x0f_summary_sha256\"\x84\x01\n\x0c\x46ingerprints\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12\x18\n\x10\x66ingerprint_root\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x31\n\rprovider_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x08Manifest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12,\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x1c.coin_protocol.v1.BlockEntry\x12\x31\n\rprovider_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\nBlockEntry\x12\x13\n\x0btoken_count\x18\x01 \x01(\r\x12\x12\n\ntoken_root\x18\x02 \x01(\x0c*W\n\x08IdSource\x12\x19\n\x15ID_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11ID_SOURCE_SAMPLED\x10\x01\x12\x19\n\x15ID_SOURCE_RETOKENIZED\x10\x02*\x8b\x01\n\x11ReasoningCounting\x12\"\n\x1eREASONING_COUNTING_UNSPECIFIED\x10\x00\x12(\n$REASONING_COUNTING_INSIDE_COMPLETION\x10\x01\x12(\n$REASONING_COUNTING_BESIDE_COMPLETION\x10\x02*\xa8\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12$\n ABORT_REASON_CLIENT_DISCONNECTED\x10\x01\x12\x1f\n\x1b\x41\x42ORT_REASON_UPSTREAM_ERROR\x10\x02\x12\x1a\n\x16\x41\x42ORT_REASON_CANCELLED\x10\x03\x12\x18\n\x14\x41\x42ORT_REASON_CRASHED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!coin_protocol/v1/statements.proto\x12\x10\x63oin_protocol.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x04\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x04\x12?\n\x12reasoning_counting\x18\x05 \x01(\x0e\x32#.coin_protocol.v1.ReasoningCounting\"\xbf\x01\n\nCheckpoint\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x16\n\x0eprofile_sha256\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63lient_nonce\x18\x03 \x01(\x0c\x12\x13\n\x0b\x62lock_count\x18\x04 \x01(\r\x12\x13\n\x0btoken_count\x18\x05 \x01(\x04\x12\x12\n\ntoken_root\x18\x06 \x01(\x0c\x12\x31\n\rprovider_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf1\x04\n\nCommitment\x12\x16\n\x0eprofile_sha256\x18\x01 \x01(\x0c\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\x0c\x12\x14\n\x0c\x63lient_nonce\x18\x05 \x01(\x0c\x12\x16\n\x0erequest_sha256\x18\x06 \x01(\x0c\x12\x15\n\ranswer_sha256\x18\x07 \x01(\x0c\x12\x1b\n\x0esummary_sha256\x18\x08 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\ntoken_root\x18\t \x01(\x0c\x12\x13\n\x0b\x62lock_count\x18\n \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x0b \x01(\x04\x12\x15\n\ranswer_tokens\x18\x0c \x01(\x04\x12-\n\tid_source\x18\r \x01(\x0e\x32\x1a.coin_protocol.v1.IdSource\x12&\n\x05usage\x18\x0e \x01(\x0b\x32\x17.coin_protocol.v1.Usage\x12\x13\n\x0b\x66lip_anchor\x18\x0f \x01(\x0c\x12.\n\nstarted_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0c\x61\x62ort_reason\x18\x12 \x01(\x0e\x32\x1d.coin_protocol.v1.AbortReason\x12\x36\n\ranswers_until\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x42\x11\n\x0f_summary_sha256B\x10\n\x0e_answers_until\"\x84\x01\n\x0c\x46ingerprints\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12\x18\n\x10\x66ingerprint_root\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x31\n\rprovider_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x08Manifest\x12\x19\n\x11\x63ommitment_sha256\x18\x01 \x01(\x0c\x12,\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x1c.coin_protocol.v1.BlockEntry\x12\x31\n\rprovider_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\nBlockEntry\x12\x13\n\x0btoken_count\x18\x01 \x01(\r\x12\x12\n\ntoken_root\x18\x02 \x01(\x0c*W\n\x08IdSource\x12\x19\n\x15ID_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11ID_SOURCE_SAMPLED\x10\x01\x12\x19\n\x15ID_SOURCE_RETOKENIZED\x10\x02*\x8b\x01\n\x11ReasoningCounting\x12\"\n\x1eREASONING_COUNTING_UNSPECIFIED\x10\x00\x12(\n$REASONING_COUNTING_INSIDE_COMPLETION\x10\x01\x12(\n$REASONING_COUNTING_BESIDE_COMPLETION\x10\x02*\xa8\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12$\n ABORT_REASON_CLIENT_DISCONNECTED\x10\x01\x12\x1f\n\x1b\x41\x42ORT_REASON_UPSTREAM_ERROR\x10\x02\x12\x1a\n\x16\x41\x42ORT_REASON_CANCELLED\x10\x03\x12\x18\n\x14\x41\x42ORT_REASON_CRASHED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coin_protocol.v1.statements_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IDSOURCE']._serialized_start=1344
-  _globals['_IDSOURCE']._serialized_end=1431
-  _globals['_REASONINGCOUNTING']._serialized_start=1434
-  _globals['_REASONINGCOUNTING']._serialized_end=1573
-  _globals['_ABORTREASON']._serialized_start=1576
-  _globals['_ABORTREASON']._serialized_end=1744
+  _globals['_IDSOURCE']._serialized_start=1418
+  _globals['_IDSOURCE']._serialized_end=1505
+  _globals['_REASONINGCOUNTING']._serialized_start=1508
+  _globals['_REASONINGCOUNTING']._serialized_end=1647
+  _globals['_ABORTREASON']._serialized_start=1650
+  _globals['_ABORTREASON']._serialized_end=1818
   _globals['_USAGE']._serialized_start=89
   _globals['_USAGE']._serialized_end=267
   _globals['_CHECKPOINT']._serialized_start=270
   _globals['_CHECKPOINT']._serialized_end=461
   _globals['_COMMITMENT']._serialized_start=464
-  _globals['_COMMITMENT']._serialized_end=1015
-  _globals['_FINGERPRINTS']._serialized_start=1018
-  _globals['_FINGERPRINTS']._serialized_end=1150
-  _globals['_MANIFEST']._serialized_start=1153
-  _globals['_MANIFEST']._serialized_end=1287
-  _globals['_BLOCKENTRY']._serialized_start=1289
-  _globals['_BLOCKENTRY']._serialized_end=1342
+  _globals['_COMMITMENT']._serialized_end=1089
+  _globals['_FINGERPRINTS']._serialized_start=1092
+  _globals['_FINGERPRINTS']._serialized_end=1224
+  _globals['_MANIFEST']._serialized_start=1227
+  _globals['_MANIFEST']._serialized_end=1361
+  _globals['_BLOCKENTRY']._serialized_start=1363
+  _globals['_BLOCKENTRY']._serialized_end=1416
 # @@protoc_insertion_point(module_scope)

@@ -196,6 +196,7 @@ class Commitment(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     ABORT_REASON_FIELD_NUMBER: _builtins.int
+    ANSWERS_UNTIL_FIELD_NUMBER: _builtins.int
     profile_sha256: _builtins.bytes
     provider: _builtins.str
     model: _builtins.str
@@ -219,6 +220,10 @@ class Commitment(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def answers_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the provider keeps what it needs to answer challenges. Absent: it names no end."""
+
     def __init__(
         self,
         *,
@@ -240,13 +245,19 @@ class Commitment(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         abort_reason: Global___AbortReason.ValueType = ...,
+        answers_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256", "ended_at", b"ended_at", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answers_until", b"_answers_until", "_summary_sha256", b"_summary_sha256", "answers_until", b"answers_until", "ended_at", b"ended_at", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256", "abort_reason", b"abort_reason", "answer_sha256", b"answer_sha256", "answer_tokens", b"answer_tokens", "block_count", b"block_count", "client_nonce", b"client_nonce", "ended_at", b"ended_at", "flip_anchor", b"flip_anchor", "id_source", b"id_source", "model", b"model", "profile_sha256", b"profile_sha256", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_sha256", b"request_sha256", "session_id", b"session_id", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "token_root", b"token_root", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answers_until", b"_answers_until", "_summary_sha256", b"_summary_sha256", "abort_reason", b"abort_reason", "answer_sha256", b"answer_sha256", "answer_tokens", b"answer_tokens", "answers_until", b"answers_until", "block_count", b"block_count", "client_nonce", b"client_nonce", "ended_at", b"ended_at", "flip_anchor", b"flip_anchor", "id_source", b"id_source", "model", b"model", "profile_sha256", b"profile_sha256", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_sha256", b"request_sha256", "session_id", b"session_id", "started_at", b"started_at", "summary_sha256", b"summary_sha256", "token_root", b"token_root", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answers_until: _TypeAlias = _typing.Literal["answers_until"]  # noqa: Y015
+    _WhichOneofArgType__answers_until: _TypeAlias = _typing.Literal["_answers_until", b"_answers_until"]  # noqa: Y015
     _WhichOneofReturnType__summary_sha256: _TypeAlias = _typing.Literal["summary_sha256"]  # noqa: Y015
     _WhichOneofArgType__summary_sha256: _TypeAlias = _typing.Literal["_summary_sha256", b"_summary_sha256"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answers_until) -> _WhichOneofReturnType__answers_until | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__summary_sha256) -> _WhichOneofReturnType__summary_sha256 | None: ...
 
 Global___Commitment: _TypeAlias = Commitment  # noqa: Y015

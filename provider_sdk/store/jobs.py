@@ -13,7 +13,7 @@ from coin_protocol.v1 import envelope_pb2, statements_pb2
 from provider_sdk.record import OpenedSession, SessionRecord
 from provider_sdk.store.engine import reading, writing
 from provider_sdk.store.sql import SqlStore, block_rows
-from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, PURGED, SESSION
+from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, PURGED, READY, SESSION
 
 MOST_ATTEMPTS: Final = 10
 """Attempts at a session's fingerprints; then it waits for an operator."""
@@ -68,7 +68,6 @@ class Abandoned:
 
 def lag(store: SqlStore) -> Lag:
     """Return how far fingerprints are behind."""
-    waits = and_(SESSION.c.state == COMMITTED, SESSION.c.fingerprints.is_(None))
     with reading(store.engine) as connection:
         row = connection.execute(
             select(
@@ -76,7 +75,7 @@ def lag(store: SqlStore) -> Lag:
                 func.coalesce(func.sum(SESSION.c.block_count), 0),
                 func.min(SESSION.c.committed_at),
                 func.count().filter(SESSION.c.attempts >= MOST_ATTEMPTS),
-            ).where(waits)
+            ).where(SESSION.c.state == COMMITTED)
         ).one()
     sessions, blocks, oldest, failed = row
     seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
@@ -97,7 +96,6 @@ def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
             select(SESSION)
             .where(
                 SESSION.c.state == COMMITTED,
-                SESSION.c.fingerprints.is_(None),
                 SESSION.c.attempts < MOST_ATTEMPTS,
                 or_(SESSION.c.claimed_until.is_(None), SESSION.c.claimed_until < now),
             )
@@ -162,6 +160,7 @@ def keep_fingerprints(
             update(SESSION)
             .where(_held(session_id, worker))
             .values(
+                state=READY,
                 fingerprints=signed.SerializeToString(),
                 claimed_by=None,
                 claimed_until=None,
@@ -225,7 +224,7 @@ def purge(store: SqlStore, *, older_than_seconds: float) -> int:
             found = (
                 connection.execute(
                     select(SESSION.c.session_id)
-                    .where(SESSION.c.state == COMMITTED, SESSION.c.committed_at < cutoff)
+                    .where(SESSION.c.state.in_((COMMITTED, READY)), SESSION.c.committed_at < cutoff)
                     .order_by(SESSION.c.committed_at)
                     .limit(_AT_ONCE)
                     .with_for_update(skip_locked=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Final
 
@@ -9,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DatabaseError
 
 from coin_protocol.errors import ConfigurationError
 from provider_sdk.store.engine import shown, writing
@@ -20,10 +24,10 @@ def upgrade(engine: Engine) -> None:
     """Make the tables, or change those of an older release, in one transaction.
 
     Raises:
-        ConfigurationError: A newer release made them.
+        ConfigurationError: A newer release made them, or it is no database of ours.
         StoreUnavailableError: The database does not answer.
     """
-    with writing(engine) as connection:
+    with _ours(engine), writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         try:
@@ -31,6 +35,16 @@ def upgrade(engine: Engine) -> None:
         except CommandError as error:
             msg = f"the tables of {shown(engine)} are of a newer release: update coin-audit"
             raise ConfigurationError(msg) from error
+
+
+@contextmanager
+def _ours(engine: Engine) -> Iterator[None]:
+    """Say so where something else than our tables is found."""
+    try:
+        yield
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        msg = f"{shown(engine)} cannot be used: {type(error).__name__}; is it a database of ours?"
+        raise ConfigurationError(msg) from None
 
 
 def _config(connection: Connection) -> Config:

@@ -70,8 +70,7 @@ class Safe:
 
     @property
     def _bits(self) -> int:
-        bits: int = (self.profile.vocabulary_size - 1).bit_length()
-        return bits
+        return int(self.profile.vocabulary_size - 1).bit_length()
 
 
 class StoredIds:

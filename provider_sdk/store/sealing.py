@@ -26,7 +26,7 @@ from coin_protocol.errors import ConfigurationError
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _KEY_ID_BYTES: Final = 4
-_OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_OPEN_TO_OTHERS: Final = stat.S_IWGRP | stat.S_IRWXO
 
 
 class Sealer(Protocol):
@@ -91,7 +91,7 @@ class KeySealer:
             msg = f"cannot read the sealing key {path}: {getattr(error, 'strerror', error)}"
             raise ConfigurationError(msg) from error
         if mode & _OPEN_TO_OTHERS:
-            msg = f"{path} can be read by others than its owner: chmod 600 {path}"
+            msg = f"{path} is open to others than its owner and group: chmod 600 {path}"
             raise ConfigurationError(msg)
         try:
             keys = [base64.b64decode(line, validate=True) for line in lines]

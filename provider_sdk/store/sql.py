@@ -40,6 +40,8 @@ from provider_sdk.store.writer import Operation, Writer
 LEASE_SECONDS: Final = 15.0
 """A process that shows no sign of life for so long is taken for dead."""
 _BEATS_IN_A_LEASE: Final = 5
+DEADLINE_SECONDS: Final = 2.0
+"""A disk that takes longer is not well; the reply goes out and its receipt is missing."""
 
 
 class SqlStore:
@@ -53,6 +55,7 @@ class SqlStore:
         *,
         profile: Profile,
         sealer: Sealer,
+        deadline: float = DEADLINE_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
         observe: Callable[[int, float], None] = lambda _operations, _seconds: None,
     ) -> None:
@@ -62,6 +65,7 @@ class SqlStore:
             url: `sqlite:///PATH` or `postgresql://…`.
             profile: What commitments are made of.
             sealer: Seals what is secret.
+            deadline: Seconds that a finished reply waits for its commitment to be on disk.
             lease_seconds: After which a process that shows no sign of life is taken for dead.
             observe: Told of each batch written: its operations, and the seconds that it took.
 
@@ -72,6 +76,7 @@ class SqlStore:
         self.engine: Engine = open_engine(url)
         upgrade(self.engine)
         self.profile = profile
+        self.deadline = deadline
         self.safe = Safe(sealer, profile)
         self.process_id = secrets.token_hex(16)
         self.lease_seconds = lease_seconds

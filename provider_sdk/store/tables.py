@@ -31,7 +31,9 @@ METADATA: Final = MetaData(
 OPEN: Final = "open"
 """Still being generated, by `process`; or left behind by it, if it beats no more."""
 COMMITTED: Final = "committed"
-"""Ended; challenges are answered once there are fingerprints."""
+"""Ended; waits for its fingerprints."""
+READY: Final = "ready"
+"""Has its fingerprints: challenges are answered."""
 PURGED: Final = "purged"
 """Past its retention: the statements are kept, all secrets are deleted."""
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from coin_protocol.errors import CoinError, StoreUnavailableError
 from provider_sdk.store.engine import writing
-from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, SESSION
+from provider_sdk.store.tables import BLOCK, OPEN, PROCESS, SESSION
 
 _LOG = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class Writer:
         if found.rowcount:
             return True
         before = select(SESSION.c.commitment_sha256).where(
-            SESSION.c.session_id == operation.session_id, SESSION.c.state == COMMITTED
+            SESSION.c.session_id == operation.session_id
         )
         kept = connection.execute(before).scalar()
         return kept is not None and kept == changes["commitment_sha256"]

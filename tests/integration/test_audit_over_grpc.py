@@ -325,3 +325,21 @@ async def test_a_receipt_that_lacks_a_part_is_the_clients_mistake(
 async def test_an_auditor_needs_a_key_that_readers_know(parties: Parties) -> None:
     with pytest.raises(InvalidInputError, match=VERIFIER):
         parties.auditor(signer=parties.signer)
+
+
+# Retention
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(-1, INCONCLUSIVE), (1, FAIL)])
+async def test_silence_accuses_nobody_once_the_promise_has_ended(
+    parties: Parties, days: int, outcome: receipt_pb2.Outcome.ValueType
+) -> None:
+    with parties.provider(retention=timedelta(days=days)) as provider:
+        reply = run_session(provider)
+        reply.ready()
+        # As a store answers whose retention has ended.
+        del provider.store._records[reply.commitment_sha256]  # type: ignore[attr-defined]
+        async with serving(provider) as target:
+            verdict = await audit(parties, reply.receipt, target)
+    assert verdict.outcome == outcome
+    assert failed(verdict) == ["OPENING_PRESENT"]

@@ -1,0 +1,319 @@
+"""What gateway, challenge service and worker share: one set of settings, each with its limits.
+
+A value comes from the command line, else from `COIN_<NAME>` in the environment, else from a
+file of systemd's credentials, else from the TOML file, else it is the default. A name that is
+none is an error, in the environment too. docs/operations.md lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Final, Self, TypeVar
+from urllib.parse import quote
+
+from platformdirs import user_data_path
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.limits import MAX_NAME_BYTES
+from provider_sdk.ops.address import parse_address
+from provider_sdk.ops.database import check_database_url, database_passwords
+from provider_sdk.ops.logs import LogFormat, LogLevel
+
+PREFIX: Final = "COIN_"
+NESTED: Final = "__"
+
+OTHER_TABLES: Final = ("gateway",)
+"""Tables of the file, and prefixes of the environment, that belong to one component alone."""
+
+_OTHER_VARIABLES: Final = frozenset({"COIN_CACHE_DIR", "COIN_DEBUG", "COIN_CONFIG"})
+_OTHER_PREFIXES: Final = (
+    "COIN_KEY_",
+    "COIN_PKCS11_",
+    "COIN_TEST_",
+    *(f"{PREFIX}{table.upper()}_" for table in OTHER_TABLES),
+)
+_MAX_FILE_BYTES: Final = 1 << 20
+_DAY_SECONDS: Final = 86_400
+
+_FILE: ContextVar[Mapping[str, object]] = ContextVar("_FILE", default=MappingProxyType({}))
+
+
+def _address(value: str) -> str:
+    try:
+        parse_address(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    try:
+        check_database_url(value.get_secret_value())
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+
+
+def _default_database() -> SecretStr:
+    path = user_data_path("coin") / "coin.db"
+    return SecretStr(f"sqlite:///{path}")
+
+
+class TlsSettings(BaseModel):
+    """PEM files of the challenge service. They are read again when they change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    certificate: Path = Field(description="Certificate chain of the service.")
+    key: Path = Field(description="Its private key, unencrypted.")
+    authorities: Path | None = Field(
+        default=None, description="What client certificates must end in; without, tokens are used."
+    )
+
+
+class ProviderSettings(BaseSettings):
+    """The shared settings. Add a component's own in a subclass, or beside them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        extra="forbid",
+        frozen=True,
+        # What is wrong may be a secret in the wrong place.
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    name: str = Field(
+        min_length=1,
+        max_length=MAX_NAME_BYTES,
+        description="The provider's name, as in its key set and on the bill.",
+    )
+    keys: Path = Field(description="Folder that `coin keys init` made: key set and signing keys.")
+    signer: SecretStr | None = Field(
+        default=None,
+        description="URI of the signing key (file:, keys:, pkcs11:); by default the folder's.",
+    )
+    sealing_key: SecretStr | None = Field(
+        default=None,
+        description="URI of the key that seals secrets in the database; by default "
+        "file:KEYS/sealing.key. Lost with it: every opening.",
+    )
+    profile: str = Field(default="default", description="A profile that ships, or a file.")
+    verifiers: dict[str, Path] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="Public key (PEM) of each verifier that may challenge, by name.",
+    )
+
+    database: DatabaseUrl = Field(
+        default_factory=_default_database,
+        description="sqlite:///PATH (sqlite:////PATH absolute) or postgresql://USER:PASSWORD@HOST/"
+        "NAME; by default a file in the user's data folder.",
+    )
+    store_deadline_seconds: float = Field(
+        default=2.0,
+        ge=0.05,
+        le=60,
+        description="A finished reply waits so long for the disk; then its receipt is missing.",
+    )
+    lease_seconds: float = Field(
+        default=15.0,
+        ge=5,
+        le=3600,
+        description="A process that shows no sign of life for so long is taken for dead, and its "
+        "sessions are closed as crashed.",
+    )
+    retention_days: int = Field(
+        default=90,
+        ge=1,
+        le=3650,
+        description="Days from commitment to purge: secrets are deleted, commitments kept.",
+    )
+    embedding_workers: int = Field(
+        default=1, ge=0, le=64, description="Threads that embed in this process; 0 for none."
+    )
+
+    listen: Address = Field(
+        default="127.0.0.1:8443", description="HOST:PORT of the challenge service."
+    )
+    tls: TlsSettings | None = Field(
+        default=None, description="Without, the service listens on loopback only."
+    )
+    tokens: Path | None = Field(
+        default=None, description="File of bearer-token digests, one a verifier."
+    )
+    calls_per_second: float = Field(
+        default=10.0,
+        gt=0,
+        le=10_000,
+        description="Calls that one verifier may make of one process, on the long run.",
+    )
+    calls_burst: int = Field(
+        default=50, ge=1, le=100_000, description="Calls of one verifier at once, after a pause."
+    )
+    grace_seconds: int = Field(
+        default=30,
+        ge=0,
+        le=_DAY_SECONDS,
+        description="At shutdown, calls and embedding under way may finish for so long.",
+    )
+
+    metrics_listen: Address | None = Field(
+        default=None, description="HOST:PORT that serves /metrics; another for every process."
+    )
+    log_level: LogLevel = Field(default="info", description="Least grave level that is written.")
+    log_format: LogFormat = Field(
+        default="auto", description="json, console, or auto: console on a terminal."
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.store_deadline_seconds >= self.lease_seconds:
+            msg = "store_deadline_seconds must be below lease_seconds"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def signer_uri(self) -> str:
+        """The URI of the signing key. It may hold a PIN."""
+        given = self.signer
+        return f"keys:{quote(str(self.keys))}" if given is None else given.get_secret_value()
+
+    @property
+    def sealing_uri(self) -> str:
+        """The URI of the sealing key. It may hold a secret."""
+        if self.sealing_key is None:
+            return f"file:{quote(str(self.keys / 'sealing.key'))}"
+        return self.sealing_key.get_secret_value()
+
+    def secret_values(self) -> Iterator[str]:
+        """Give every secret in these settings, for `configure_logging(secrets=…)`."""
+        yield from database_passwords(self.database.get_secret_value())
+        for _, value in self:
+            if isinstance(value, SecretStr):
+                yield value.get_secret_value()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in their order."""
+        del dotenv_settings
+        from_file = InitSettingsSource(settings_cls, dict(_FILE.get()))
+        return init_settings, env_settings, file_secret_settings, from_file
+
+
+S = TypeVar("S", bound=ProviderSettings)
+
+
+def load_settings(kind: type[S], file: Path | None = None, **given: object) -> S:
+    """Return settings out of all their sources.
+
+    Args:
+        kind: `ProviderSettings`, or a component's subclass of it.
+        file: TOML file, where there is one.
+        **given: What the command line says; None counts as not given.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a setting is missing, unknown or out of
+            its limits. Values are never quoted.
+    """
+    _refuse_unknown_variables(kind)
+    shared = {
+        name: value
+        for name, value in ({} if file is None else read_tables(file)).items()
+        # The tables of other components are theirs to check.
+        if name in kind.model_fields or name not in OTHER_TABLES
+    }
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    named = {name: value for name, value in given.items() if value is not None}
+    if credentials is not None and Path(credentials).is_dir():
+        named["_secrets_dir"] = credentials
+    token = _FILE.set(shared)
+    try:
+        # mypy: what is given is checked by pydantic.
+        return kind(**named)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(_explained(error, file)) from None
+    except SettingsError as error:
+        # Its text names the variable, and the error behind it would quote the value.
+        msg = f"a setting cannot be read: {error}; lists and tables are written as JSON"
+        raise ConfigurationError(msg) from None
+    finally:
+        _FILE.reset(token)
+
+
+def read_tables(file: Path) -> dict[str, object]:
+    """Return what a TOML file says, unchecked.
+
+    Raises:
+        ConfigurationError: It is missing, too large or no TOML.
+    """
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        msg = f"cannot read the settings in {file}: {error.strerror}"
+        raise ConfigurationError(msg) from error
+    if len(raw) > _MAX_FILE_BYTES:
+        msg = f"{file} has more than {_MAX_FILE_BYTES} bytes; that is no file of settings"
+        raise ConfigurationError(msg)
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{file} is not TOML: {error}"
+        raise ConfigurationError(msg) from error
+
+
+def _refuse_unknown_variables(kind: type[ProviderSettings]) -> None:
+    known = [f"{PREFIX}{name.upper()}" for name in kind.model_fields]
+    for variable in os.environ:
+        name = variable.upper()
+        ours = name.startswith(PREFIX) and name not in _OTHER_VARIABLES
+        if not ours or name.startswith(_OTHER_PREFIXES) or name.partition(NESTED)[0] in known:
+            continue
+        close = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        msg = f"the environment has {variable}, and there is no such setting{hint}"
+        raise ConfigurationError(msg)
+
+
+def _explained(error: ValidationError, file: Path | None) -> str:
+    where = "" if file is None else f" ({file})"
+    found = "; ".join(
+        f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
+        for detail in error.errors(include_input=False, include_url=False, include_context=False)
+    )
+    return f"the settings{where} cannot be used: {found}"

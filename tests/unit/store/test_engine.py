@@ -1,0 +1,192 @@
+"""The database: its tables are those of the code, its errors are ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, text
+
+from coin_protocol.errors import ConfigurationError, StoreUnavailableError
+from coin_protocol.testing.small import small_profile
+from provider_sdk.store import KeySealer, SqlStore
+from provider_sdk.store.engine import open_engine, reading, writing
+from provider_sdk.store.migrate import upgrade
+from provider_sdk.store.tables import METADATA, PROCESS
+from provider_sdk.store.writer import Operation, Writer
+from tests.unit.store.conftest import MakeStore
+
+
+def test_the_migrations_make_the_tables_of_the_code(url: str) -> None:
+    engine = open_engine(url)
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    upgrade(engine)  # changes nothing
+    engine.dispose()
+
+
+def test_many_processes_may_start_at_once(url: str) -> None:
+    engines = [open_engine(url) for _ in range(4)]
+    threads = [threading.Thread(target=upgrade, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with engines[0].connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+    for engine in engines:
+        engine.dispose()
+
+
+def test_tables_of_a_newer_release_are_left_alone(url: str) -> None:
+    engine = open_engine(url)
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match="newer release"):
+        upgrade(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "nodialect:///x"],
+)
+def test_a_url_that_cannot_be_used_says_what_is_wanted(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"wanted|needs"):
+        open_engine(url)
+
+
+def test_no_password_and_no_driver_is_in_an_error() -> None:
+    url = "postgresql://coin:hunter2@127.0.0.1:1/coin"
+    with pytest.raises(StoreUnavailableError) as caught:
+        SqlStore(url, profile=small_profile(), sealer=KeySealer.generate())
+    assert "hunter2" not in str(caught.value)
+    assert "127.0.0.1:1" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "coin.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises((ConfigurationError, StoreUnavailableError), match=r"coin\.db"):
+        SqlStore(f"sqlite:///{path}", profile=small_profile(), sealer=KeySealer.generate())
+
+
+def test_two_writers_take_turns(url: str) -> None:
+    engine = open_engine(url)
+    upgrade(engine)
+    order: list[str] = []
+    inside = threading.Event()
+
+    def first() -> None:
+        with writing(engine) as connection:
+            connection.execute(PROCESS.insert().values(process_id="a", beat_at=1.0))
+            inside.set()
+            time.sleep(0.2)
+            order.append("first")
+
+    def second() -> None:
+        inside.wait()
+        with writing(engine) as connection:
+            connection.execute(PROCESS.insert().values(process_id="b", beat_at=1.0))
+        order.append("second")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with reading(engine) as connection:
+        found = set(connection.execute(select(PROCESS.c.process_id)).scalars())
+    assert found == {"a", "b"}
+    assert sorted(order) == ["first", "second"]
+    engine.dispose()
+
+
+# The writer
+
+
+def open_operation(store: SqlStore, session_id: bytes) -> Operation:
+    row = {
+        "session_id": session_id,
+        "state": "open",
+        "process_id": store.process_id,
+        "opened_at": 1.0,
+        "statement": b"",
+    }
+    return Operation(session_id, opens=row)
+
+
+def test_writes_wait_for_a_database_that_is_away_and_are_then_made(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    away = threading.Event()
+    away.set()
+    transact = Writer._transact
+
+    def flaky(self: Writer, batch: list[Operation]) -> set[bytes]:
+        if away.is_set():
+            msg = "the database is away"
+            raise StoreUnavailableError(msg)
+        return transact(self, batch)
+
+    monkeypatch.setattr(Writer, "_transact", flaky)
+    written = store.writer.submit(open_operation(store, bytes(16)))
+    with pytest.raises(TimeoutError):
+        written.result(0.3)
+    assert store.writer.failures > 0
+    away.clear()
+    assert written.result(10.0) is None
+
+
+def test_a_commit_whose_answer_was_lost_is_made_once(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    transact, lost = Writer._transact, [True]
+
+    def unsure(self: Writer, batch: list[Operation]) -> set[bytes]:
+        found = transact(self, batch)
+        if batch and lost.pop() if lost else False:
+            msg = "the connection died in the commit"
+            raise StoreUnavailableError(msg)
+        return found
+
+    monkeypatch.setattr(Writer, "_transact", unsure)
+    assert store.writer.submit(open_operation(store, bytes(16))).result(10.0) is None
+    assert not lost
+
+
+def test_one_write_that_cannot_be_made_does_not_stop_the_others(make_store: MakeStore) -> None:
+    store = make_store()
+    good = [open_operation(store, bytes([at]) * 16) for at in range(3)]
+    assert good[1].opens is not None
+    good[1].opens["opened_at"] = "not a time"
+    good[1].opens["state"] = None
+    done = [store.writer.submit(operation) for operation in good]
+    assert done[0].result(10.0) is None
+    assert done[2].result(10.0) is None
+    assert done[1].exception(10.0) is not None
+
+
+def test_a_closed_writer_takes_nothing_more(make_store: MakeStore) -> None:
+    store = make_store()
+    store.writer.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        store.writer.submit(open_operation(store, bytes(16)))
+
+
+def test_a_writer_that_is_too_far_behind_takes_nothing_more(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provider_sdk.store.writer._MOST_WAITING", 0)
+    store = make_store()
+    with pytest.raises(StoreUnavailableError, match="behind"):
+        store.writer.submit(open_operation(store, bytes(16)))
