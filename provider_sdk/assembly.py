@@ -10,15 +10,16 @@ from datetime import timedelta
 from typing import Final
 
 from coin_protocol.clock import SteadyClock
-from coin_protocol.errors import TryLaterError
+from coin_protocol.errors import CoinError
 from coin_protocol.files import read_file
 from coin_protocol.keyset import KeySetSource, pinned_verifiers, read_signed_key_set
 from coin_protocol.models import Models
 from coin_protocol.rotation import RotatingSigner
 from coin_protocol.signer import Signer, signer_from_uri
+from coin_protocol.statements import read_key_set
 from provider_sdk.fingerprints import FingerprintWorker
 from provider_sdk.ops.metrics import Metrics
-from provider_sdk.ops.observers import purge_observer, store_observer
+from provider_sdk.ops.observers import StoreCounter, purge_observer
 from provider_sdk.ops.settings import ProviderSettings
 from provider_sdk.provider import Provider
 from provider_sdk.recovery import Keeper
@@ -59,7 +60,7 @@ def assembled(settings: ProviderSettings, models: Models, metrics: Metrics) -> I
             sealer=sealer_from_uri(settings.sealing_uri),
             deadline=settings.store_deadline_seconds,
             lease_seconds=settings.lease_seconds,
-            observe=store_observer(metrics),
+            observer=StoreCounter(metrics),
         )
         stack.callback(store.close)
         metrics.store.queue_length.set_function(lambda: float(store.writer.waiting))
@@ -84,7 +85,8 @@ def assembled(settings: ProviderSettings, models: Models, metrics: Metrics) -> I
         )
         stack.callback(keeper.close)
         stop = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(store, metrics, stop), name="coin-watch")
+        watch = _Watch(provider, store, metrics)
+        watcher = threading.Thread(target=watch.run, args=(stop,), name="coin-watch")
         watcher.start()
         stack.callback(watcher.join)
         stack.callback(stop.set)
@@ -127,13 +129,43 @@ def _keys(settings: ProviderSettings, clock: SteadyClock) -> tuple[Signer, KeySe
     return signer_from_uri(settings.signer_uri, settings.name), key_set
 
 
-def _watch(store: SqlStore, metrics: Metrics, stop: threading.Event) -> None:
-    """Set what is measured by looking, every few seconds."""
-    failures = 0
-    while not stop.wait(_WATCH_SECONDS):
-        metrics.store.write_retries.inc(store.writer.failures - failures)
-        failures = store.writer.failures
-        with suppress(TryLaterError):
-            behind = lag(store)
-            metrics.fingerprints.lag_blocks.set(behind.blocks)
-            metrics.fingerprints.oldest_waiting_seconds.set(behind.seconds)
+class _Watch:
+    """Sets what is measured by looking, every few seconds."""
+
+    def __init__(self, provider: Provider, store: SqlStore, metrics: Metrics) -> None:
+        """Hold what is looked at."""
+        self._provider = provider
+        self._store = store
+        self._metrics = metrics
+        self._failures = 0
+        self._keyid = provider.signer.public.keyid
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        while True:
+            with suppress(CoinError):
+                self._keys()
+                self._writes()
+                self._lag()
+            if stop.wait(_WATCH_SECONDS):
+                return
+
+    def _keys(self) -> None:
+        keyid = self._provider.signer.public.keyid
+        if keyid != self._keyid:
+            self._metrics.keys.rotations.inc()
+            self._keyid = keyid
+        listed = read_key_set(self._provider.key_set.payload).find(keyid)
+        if listed is not None:
+            self._metrics.keys.signing_key_ends.set(listed.end.timestamp())
+
+    def _writes(self) -> None:
+        failures = self._store.writer.failures
+        self._metrics.store.write_retries.inc(failures - self._failures)
+        self._failures = failures
+
+    def _lag(self) -> None:
+        behind = lag(self._store)
+        self._metrics.fingerprints.lag_blocks.set(behind.blocks)
+        self._metrics.fingerprints.oldest_waiting_seconds.set(behind.seconds)
+        self._metrics.fingerprints.given_up.set(behind.failed)

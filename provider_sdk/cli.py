@@ -240,11 +240,14 @@ def _service(
 ) -> tuple[ServerTls | None, ServiceSettings]:
     """Return how the challenge service meets its verifiers."""
     from coin_protocol.transport import RateLimit, ServerTlsFiles, TlsFiles
-    from provider_sdk.ops.observers import ServerObserver
+    from provider_sdk.ops.observers import ServerObserver, certificate_end
     from provider_sdk.service import ServiceSettings
 
     tls: ServerTls | None = None
     files = settings.tls
+    if files is not None:
+        certificate = files.certificate
+        metrics.keys.certificate_ends.set_function(lambda: certificate_end(certificate))
     if files is not None and files.authorities is not None:
         tls = TlsFiles(files.certificate, files.key, files.authorities)
     elif files is not None and settings.tokens is not None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Info, ProcessCollector
 
-from coin_protocol.v1 import delivery_pb2, opening_pb2, statements_pb2
+from coin_protocol.v1 import delivery_pb2, statements_pb2
 from provider_sdk.ops.bounded import OTHER, HttpStatus, Label, Maker
 
 NO_REASON: Final = "none"
@@ -59,7 +59,6 @@ _REPLY: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 _FIRST_TOKEN: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # The bound to watch is 20 ms for a receipt, and some ms for a batch on a good disk.
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_BLOCK: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 def _labels(items: Iterable[tuple[str, int]], prefix: str) -> dict[int, str]:
@@ -69,7 +68,6 @@ def _labels(items: Iterable[tuple[str, int]], prefix: str) -> dict[int, str]:
 
 _ABORTS: Final = _labels(statements_pb2.AbortReason.items(), "ABORT_REASON_")
 _MISSING: Final = _labels(delivery_pb2.MissingReason.items(), "MISSING_REASON_")
-_REFUSALS: Final = _labels(opening_pb2.RefusalReason.items(), "REFUSAL_REASON_")
 _ID_SOURCES: Final = _labels(statements_pb2.IdSource.items(), "ID_SOURCE_")
 
 
@@ -81,11 +79,6 @@ def abort_label(reason: statements_pb2.AbortReason.ValueType) -> str:
 def missing_label(reason: delivery_pb2.MissingReason.ValueType) -> str:
     """Return the label of why a reply has no commitment."""
     return _MISSING.get(reason, OTHER)
-
-
-def refusal_label(reason: opening_pb2.RefusalReason.ValueType) -> str:
-    """Return the label of why a challenge is refused."""
-    return _REFUSALS.get(reason, OTHER)
 
 
 def id_source_label(source: statements_pb2.IdSource.ValueType) -> str:
@@ -101,11 +94,10 @@ class SessionMetrics:
         self.opened = make.counter("coin_sessions_opened_total", "Sessions opened.")
         self.finished = make.counters(
             "coin_sessions_finished_total",
-            "Sessions finished: committed whole, aborted (signed as a part), or failed.",
-            Label("outcome", ("committed", "aborted", "failed")),
+            "Sessions ended: committed whole, or aborted (signed as a part).",
+            Label("outcome", ("committed", "aborted")),
             Label("reason", (NO_REASON, *_ABORTS.values())),
         )
-        self.live = make.gauge("coin_sessions_live", "Sessions open now.")
         self.reasoning_tokens = make.counter(
             "coin_reasoning_tokens_committed_total", "Reasoning tokens committed to."
         )
@@ -194,9 +186,6 @@ class StoreMetrics:
             "coin_store_write_batch_seconds", "Time to write a batch, with its commit.", _SHORT
         )
         self.queue_length = make.gauge("coin_store_write_queue_length", "Writes that wait now.")
-        self.write_failures = make.counter(
-            "coin_store_write_failures_total", "Writes given up; their receipts are missing."
-        )
         self.write_retries = make.counter(
             "coin_store_write_retries_total", "Attempts at a batch that failed and are made again."
         )
@@ -227,13 +216,13 @@ class FingerprintMetrics:
             "Age of the oldest session without fingerprints; 0 where none waits.",
         )
         self.blocks = make.counter("coin_fingerprint_blocks_total", "Blocks embedded.")
-        self.block_seconds = make.histogram(
-            "coin_fingerprint_block_seconds", "Time to embed a block.", _BLOCK
-        )
         self.failures = make.counter(
-            "coin_fingerprint_failures_total", "Sessions given up: no challenge can be answered."
+            "coin_fingerprint_failures_total", "Attempts at a session that failed."
         )
-        self.retries = make.counter("coin_fingerprint_retries_total", "Sessions tried again.")
+        self.given_up = make.gauge(
+            "coin_fingerprint_sessions_given_up",
+            "Sessions that no worker tries any more: no challenge to them can be answered.",
+        )
 
 
 class ChallengeMetrics:
@@ -253,14 +242,6 @@ class ChallengeMetrics:
         self.seconds = make.histograms(
             "coin_challenge_seconds", "Time to answer a call.", _SHORT, method
         )
-        self.refusals = make.counters(
-            "coin_challenge_refusals_total",
-            "Signed refusals.",
-            Label("reason", tuple(_REFUSALS.values())),
-        )
-        self.rate_limited = make.counters(
-            "coin_challenges_rate_limited_total", "Calls over a verifier's rate.", verifier
-        )
 
 
 class KeyMetrics:
@@ -274,9 +255,6 @@ class KeyMetrics:
         )
         self.rotations = make.counter(
             "coin_signing_key_rotations_total", "Changes of the signing key taken up."
-        )
-        self.signing_failures = make.counter(
-            "coin_signing_failures_total", "Signatures that the signer did not make."
         )
         self.certificate_ends = make.gauge(
             "coin_certificate_ends_timestamp_seconds",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from provider_sdk.ops.metrics import Metrics
+from cryptography.x509 import load_pem_x509_certificate
+
+from coin_protocol.v1 import statements_pb2
+from provider_sdk.ops.metrics import Metrics, abort_label
 
 NOBODY: Final = "unknown"
 """The verifier of a call that nobody was authenticated for."""
@@ -38,15 +42,34 @@ class ServerObserver:
         self._keys.reloads.labels(what=what, outcome=outcome).inc()
 
 
-def store_observer(metrics: Metrics) -> Callable[[int, float], None]:
-    """Return what `SqlStore(observe=…)` takes: told of each batch's operations and seconds."""
+class StoreCounter:
+    """A `provider_sdk.store.observe.StoreObserver` that counts."""
 
-    def observe(operations: int, seconds: float) -> None:
-        metrics.store.batches.inc()
-        metrics.store.operations.inc(operations)
-        metrics.store.batch_seconds.observe(seconds)
+    def __init__(self, metrics: Metrics) -> None:
+        """Count in `metrics`."""
+        self._sessions = metrics.sessions
+        self._store = metrics.store
 
-    return observe
+    def opened(self) -> None:
+        """Count a session that begins."""
+        self._sessions.opened.inc()
+
+    def block(self) -> None:
+        """Count a full block, and so a checkpoint."""
+        self._sessions.checkpoints.inc()
+
+    def ended(self, statement: statements_pb2.Commitment) -> None:
+        """Count a session that ended, and what it committed to."""
+        reason = statement.abort_reason
+        outcome = "aborted" if reason else "committed"
+        self._sessions.finished.labels(outcome=outcome, reason=abort_label(reason)).inc()
+        self._sessions.reasoning_tokens.inc(statement.reasoning_tokens)
+
+    def written(self, operations: int, seconds: float) -> None:
+        """Count a batch."""
+        self._store.batches.inc()
+        self._store.operations.inc(operations)
+        self._store.batch_seconds.observe(seconds)
 
 
 def purge_observer(metrics: Metrics) -> Callable[[int], None]:
@@ -57,3 +80,11 @@ def purge_observer(metrics: Metrics) -> Callable[[int], None]:
         metrics.store.last_purge.set_to_current_time()
 
     return observe
+
+
+def certificate_end(path: Path) -> float:
+    """Return the Unix time at which a PEM certificate ends; 0 where it cannot be read now."""
+    try:
+        return load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
+    except (OSError, ValueError):
+        return 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
@@ -32,6 +32,7 @@ from provider_sdk.record import (
 )
 from provider_sdk.store.engine import open_engine, reading, writing
 from provider_sdk.store.migrate import upgrade
+from provider_sdk.store.observe import StoreObserver, Unobserved
 from provider_sdk.store.sealed import Safe
 from provider_sdk.store.sealing import Sealer
 from provider_sdk.store.tables import ANSWERED, BLOCK, COMMITTED, OPEN, PURGED, SESSION
@@ -57,7 +58,7 @@ class SqlStore:
         sealer: Sealer,
         deadline: float = DEADLINE_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
-        observe: Callable[[int, float], None] = lambda _operations, _seconds: None,
+        observer: StoreObserver | None = None,
     ) -> None:
         """Open the database, and bring its tables up to date.
 
@@ -67,7 +68,7 @@ class SqlStore:
             sealer: Seals what is secret.
             deadline: Seconds that a finished reply waits for its commitment to be on disk.
             lease_seconds: After which a process that shows no sign of life is taken for dead.
-            observe: Told of each batch written: its operations, and the seconds that it took.
+            observer: Told what happens.
 
         Raises:
             ConfigurationError: The URL cannot be used, or a newer release made the tables.
@@ -78,13 +79,14 @@ class SqlStore:
         self.profile = profile
         self.deadline = deadline
         self.safe = Safe(sealer, profile)
+        self._observer = Unobserved() if observer is None else observer
         self.process_id = secrets.token_hex(16)
         self.lease_seconds = lease_seconds
         self.writer = Writer(
             self.engine,
             process_id=self.process_id,
             beat_seconds=lease_seconds / _BEATS_IN_A_LEASE,
-            observe=observe,
+            observer=self._observer,
         )
 
     def open(self, opened: OpenedSession) -> Future[None]:
@@ -102,12 +104,16 @@ class SqlStore:
             "statement": opened.statement.SerializeToString(),
             "secrets": self.safe.secrets(opened.secret, opened.flip_secret),
         }
-        return self.writer.submit(Operation(opened.secret.session_id, opens=row))
+        written = self.writer.submit(Operation(opened.secret.session_id, opens=row))
+        self._observer.opened()
+        return written
 
     def add_block(self, session_id: bytes, index: int, ids: npt.NDArray[np.uint32]) -> Future[None]:
         """Keep the ids of a full block."""
         row = self.safe.block_row(session_id, index, ids)
-        return self.writer.submit(Operation(session_id, block=row))
+        written = self.writer.submit(Operation(session_id, block=row))
+        self._observer.block()
+        return written
 
     def finish(
         self, record: SessionRecord, rest: npt.NDArray[np.uint32], delivered: Delivered
@@ -133,7 +139,9 @@ class SqlStore:
             "reasoning_tokens": statement.reasoning_tokens,
             "delivery": kept.SerializeToString(),
         }
-        return self.writer.submit(Operation(session_id, block=block, ends=changes))
+        written = self.writer.submit(Operation(session_id, block=block, ends=changes))
+        self._observer.ended(statement)
+        return written
 
     def give_up(self, session_id: bytes) -> None:
         """Leave a session to whoever recovers those of dead processes."""

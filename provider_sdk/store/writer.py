@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from coin_protocol.errors import CoinError, StoreUnavailableError
 from provider_sdk.store.engine import writing
+from provider_sdk.store.observe import StoreObserver
 from provider_sdk.store.tables import BLOCK, OPEN, PROCESS, SESSION
 
 _LOG = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Writer:
         *,
         process_id: str,
         beat_seconds: float,
-        observe: Callable[[int, float], None] = lambda _operations, _seconds: None,
+        observer: StoreObserver,
     ) -> None:
         """Start the thread.
 
@@ -77,12 +78,12 @@ class Writer:
             engine: Of the database.
             process_id: Under which sessions are held.
             beat_seconds: How often to show that this process lives.
-            observe: Told of each batch: its operations, and the seconds that it took.
+            observer: Told of each batch.
         """
         self._engine = engine
         self._process_id = process_id
         self._beat_seconds = beat_seconds
-        self._observe = observe
+        self._observer = observer
         self._waiting: deque[Operation] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -163,7 +164,7 @@ class Writer:
                     return False
                 self._wake.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        self._observe(len(batch), time.monotonic() - start)
+        self._observer.written(len(batch), time.monotonic() - start)
         self._settle(batch, lost, None)
         return True
 

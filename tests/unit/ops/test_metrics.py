@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+import provider_sdk
 from coin_protocol.errors import ConfigurationError, InvalidInputError
-from coin_protocol.v1 import delivery_pb2, opening_pb2, statements_pb2
+from coin_protocol.v1 import delivery_pb2, statements_pb2
 from provider_sdk.ops.bounded import MAX_OPEN_VALUES, OTHER, HttpStatus, Label
 from provider_sdk.ops.exposition import exposition, serve_metrics
 from provider_sdk.ops.metrics import (
@@ -19,9 +22,9 @@ from provider_sdk.ops.metrics import (
     abort_label,
     id_source_label,
     missing_label,
-    refusal_label,
 )
-from provider_sdk.ops.observers import ServerObserver, store_observer
+from provider_sdk.ops.observers import ServerObserver, StoreCounter, certificate_end
+from tests.support.certificates import Certificates
 
 
 def families(metrics: Metrics) -> Iterator[Metric]:
@@ -94,7 +97,6 @@ def test_every_value_of_an_enum_has_a_label() -> None:
     assert abort_label(statements_pb2.ABORT_REASON_CRASHED) == "crashed"
     assert abort_label(statements_pb2.ABORT_REASON_UNSPECIFIED) == "none"
     assert missing_label(delivery_pb2.MISSING_REASON_NO_TOKEN_IDS) == "no_token_ids"
-    assert refusal_label(opening_pb2.REFUSAL_REASON_EXPOSURE_CAP) == "exposure_cap"
     assert id_source_label(statements_pb2.ID_SOURCE_RETOKENIZED) == "retokenized"
     metrics = Metrics()
     for abort in statements_pb2.AbortReason.values():
@@ -139,11 +141,55 @@ def test_the_services_calls_are_counted_by_method_verifier_and_code() -> None:
 
 def test_batches_of_the_store_are_counted() -> None:
     metrics = Metrics()
-    store_observer(metrics)(7, 0.5)
+    StoreCounter(metrics).written(7, 0.5)
     read = metrics.registry.get_sample_value
     assert read("coin_store_operations_total") == 7
     assert read("coin_store_write_batches_total") == 1
     assert read("coin_store_write_batch_seconds_sum") == 0.5
+
+
+def test_sessions_are_counted_by_how_they_end() -> None:
+    metrics = Metrics()
+    counter = StoreCounter(metrics)
+    for reason in (0, statements_pb2.ABORT_REASON_CRASHED):
+        counter.opened()
+        counter.block()
+        counter.ended(statements_pb2.Commitment(reasoning_tokens=5, abort_reason=reason))
+    read = metrics.registry.get_sample_value
+    assert read("coin_sessions_opened_total") == read("coin_checkpoints_total") == 2
+    assert read("coin_reasoning_tokens_committed_total") == 10
+    whole = {"outcome": "committed", "reason": "none"}
+    part = {"outcome": "aborted", "reason": "crashed"}
+    assert read("coin_sessions_finished_total", whole) == 1
+    assert read("coin_sessions_finished_total", part) == 1
+
+
+def test_every_metric_is_counted_somewhere() -> None:
+    """A metric that nothing sets would read as all is well."""
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for path in Path(provider_sdk.__file__).parent.rglob("*.py")
+        if path.name != "metrics.py"
+    )
+    groups = (
+        value
+        for value in vars(Metrics()).values()
+        if type(value).__module__.endswith("ops.metrics")
+    )
+    names = [name for group in groups for name in vars(group)]
+    assert len(names) > 20
+    assert [name for name in names if not re.search(rf"\.{name}\b", source)] == []
+
+
+def test_the_end_of_a_certificate_is_read_again_each_time(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    path = tmp_path / "certificate.pem"
+    assert certificate_end(path) == 0.0
+    path.write_bytes(certificates.server.certificate.read_bytes())
+    assert certificate_end(path) > time.time()
+    path.write_bytes(b"no certificate")
+    assert certificate_end(path) == 0.0
 
 
 def test_metrics_are_served_until_closed() -> None:
