@@ -37,6 +37,7 @@ from provider_sdk.record import (
     Delivered,
     KeptReply,
     MemoryStore,
+    Received,
     ReplyRef,
     SessionRecord,
     SessionStore,
@@ -183,12 +184,18 @@ class Provider:
         )
 
     def session(
-        self, request: bytes, *, client_nonce: bytes, model: str, reply: ReplyRef | None = None
+        self,
+        request: bytes | Received,
+        *,
+        client_nonce: bytes,
+        model: str,
+        reply: ReplyRef | None = None,
     ) -> LiveSession:
         """Start committing to a reply, and writing it down as it goes; for `async with`.
 
         Args:
-            request: Exact bytes of the client's request.
+            request: Exact bytes of the client's request, taken to have come now; or what was
+                noted when it came, where its reply begins later.
             client_nonce: 16 to 64 bytes that the client chose for this request.
             model: Its name on the bill.
             reply: Where the commitment belongs, so that its caller can ask for it again.

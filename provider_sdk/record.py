@@ -7,17 +7,42 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from hashlib import sha256
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol.commitment import SessionSecret, TokenIds, TokenTree
 from coin_protocol.encoding import digest
-from coin_protocol.errors import UnknownCommitmentError
+from coin_protocol.errors import InvalidInputError, UnknownCommitmentError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.statements import read_commitment, read_manifest
 from coin_protocol.v1 import delivery_pb2, envelope_pb2, opening_pb2, statements_pb2
+
+MAX_RESPONSE_ID: Final = 256
+"""Characters; those in use have some forty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it came: what a commitment says of it.
+
+    Attributes:
+        sha256: Digest of its exact bytes.
+        size: How many there are.
+        at: When it came, by the provider's clock.
+    """
+
+    sha256: bytes
+    size: int
+    at: Timestamp
+
+    @classmethod
+    def of(cls, request: bytes, at: Timestamp) -> Received:
+        """Digest a request; a large one takes milliseconds, and releases the interpreter."""
+        return cls(sha256(request).digest(), len(request), at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +60,16 @@ class ReplyRef:
     choice: int = 0
     caller: bytes = field(default=b"", repr=False)
     nonce_from_client: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the name: it comes from outside.
+
+        Raises:
+            InvalidInputError: It is longer than a store takes.
+        """
+        if len(self.response_id) > MAX_RESPONSE_ID:
+            msg = f"a response id has at most {MAX_RESPONSE_ID} characters"
+            raise InvalidInputError(msg)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from coin_protocol.limits import (
 )
 from coin_protocol.statements import read_commitment
 from coin_protocol.v1 import envelope_pb2, statements_pb2
-from provider_sdk.record import Delivered, OpenedSession, ReplyRef, SessionRecord
+from provider_sdk.record import Delivered, OpenedSession, Received, ReplyRef, SessionRecord
 
 if TYPE_CHECKING:
     from provider_sdk.provider import Provider
@@ -56,7 +56,9 @@ class Session:
         self._finished = False
 
     @classmethod
-    def begin(cls, provider: Provider, *, model: str, request: bytes, client_nonce: bytes) -> Self:
+    def begin(
+        cls, provider: Provider, *, model: str, request: bytes | Received, client_nonce: bytes
+    ) -> Self:
         """Start a session with secrets of its own.
 
         Raises:
@@ -71,8 +73,10 @@ class Session:
                 f"found {len(client_nonce)}"
             )
             raise InvalidInputError(msg)
-        if len(request) > MAX_TEXT_BYTES:
-            msg = f"the request has {len(request)} bytes; at most {MAX_TEXT_BYTES} are taken"
+        if isinstance(request, bytes):
+            request = Received.of(request, provider.clock.now())
+        if request.size > MAX_TEXT_BYTES:
+            msg = f"the request has {request.size} bytes; at most {MAX_TEXT_BYTES} are taken"
             raise InvalidInputError(msg)
         secret = SessionSecret(
             secrets.token_bytes(SESSION_ID_BYTES), secrets.token_bytes(HASH_BYTES)
@@ -84,9 +88,9 @@ class Session:
             model=model,
             session_id=secret.session_id,
             client_nonce=client_nonce,
-            request_sha256=sha256(request).digest(),
+            request_sha256=request.sha256,
             flip_anchor=flip_anchor(flip_secret),
-            started_at=provider.clock.now(),
+            started_at=request.at,
         )
         return cls(provider, OpenedSession(secret, flip_secret, statement))
 

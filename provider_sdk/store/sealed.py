@@ -81,7 +81,7 @@ class StoredIds:
         self._safe = safe
         self._session_id = session_id
         self._rows = rows
-        self._count = sum(row.token_count for row in rows)
+        self._count: int = sum(row.token_count for row in rows)
 
     def __len__(self) -> int:
         """Return the number of ids."""

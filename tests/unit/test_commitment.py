@@ -268,6 +268,7 @@ def test_a_builder_packs_by_its_own_vocabulary() -> None:
     growing = builder()
     growing.append([VOCABULARY - 1] * 80)
     packed = growing.finish().token_ids
+    assert isinstance(packed, PackedIds)
     assert packed.nbytes == 9 * 80 / 8
     assert packed.slice(79, 80).tolist() == [VOCABULARY - 1]
 

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coin_protocol import envelope
 from coin_protocol.encoding import digest
 from coin_protocol.errors import InvalidInputError, StoreUnavailableError
 from coin_protocol.statements import read_checkpoint, read_commitment
 from coin_protocol.usage import BESIDE, INSIDE, usage_for
-from coin_protocol.v1 import statements_pb2
+from coin_protocol.v1 import envelope_pb2, statements_pb2
 from provider_sdk.live import LiveSession
 from provider_sdk.provider import Provider
 from provider_sdk.record import Delivered, MemoryStore, ReplyRef, SessionRecord
@@ -199,16 +198,19 @@ async def test_a_disk_that_is_late_says_so_and_goes_on_writing(parties: Parties)
         assert session.finished
 
 
-async def test_a_signer_that_fails_leaves_the_session_to_others(parties: Parties) -> None:
+async def test_a_signer_that_fails_leaves_the_session_to_others(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = SlowStore()
     with parties.provider(store=store) as provider:
         session = live(provider)
 
-        def fail(*_: object) -> envelope.pb.Envelope:
+        def fail(payload: bytes, payload_type: str) -> envelope_pb2.Envelope:
+            del payload, payload_type
             msg = "the HSM is away"
             raise RuntimeError(msg)
 
-        session._session._sign = fail  # type: ignore[method-assign]
+        monkeypatch.setattr(session._session, "_sign", fail)
         with pytest.raises(RuntimeError, match="HSM"):
             await session.finish(b"", usage(0))
         assert store.given_up == [session.session_id]

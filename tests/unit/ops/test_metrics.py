@@ -151,7 +151,10 @@ def test_batches_of_the_store_are_counted() -> None:
 def test_sessions_are_counted_by_how_they_end() -> None:
     metrics = Metrics()
     counter = StoreCounter(metrics)
-    for reason in (0, statements_pb2.ABORT_REASON_CRASHED):
+    for reason in (
+        statements_pb2.ABORT_REASON_UNSPECIFIED,
+        statements_pb2.ABORT_REASON_CRASHED,
+    ):
         counter.opened()
         counter.block()
         counter.ended(statements_pb2.Commitment(reasoning_tokens=5, abort_reason=reason))

@@ -1,0 +1,231 @@
+"""What the gateway can be told: options, then environment, then a TOML file, then defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    Field,
+    FilePath,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.vendors import CONVENTIONS
+from provider_sdk.ops.settings import read_tables
+
+PREFIX: Final = "COIN_GATEWAY_"
+MIB: Final = 1024 * 1024
+_DAY: Final = 86_400.0
+
+_TABLE: ContextVar[Mapping[str, object]] = ContextVar("_TABLE")
+
+Seconds = Annotated[float, Field(gt=0, le=_DAY)]
+
+
+class Reasoning(StrEnum):
+    """What the client sees of the reasoning."""
+
+    HIDE = "hide"
+    PASS = "pass"  # noqa: S105 - no password
+
+
+class TokenIds(StrEnum):
+    """How the upstream is asked for token ids."""
+
+    AUTO = "auto"
+    """Ask; where it answers 400, send the request as the client wrote it, and remember."""
+    ASK = "ask"
+    """Ask, whatever it answers."""
+    NEVER = "never"
+    """Do not ask: its text is tokenized again, and receipts say RETOKENIZED."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the gateway. docs/gateway.md says when to change which.
+
+    A value comes from the command line, else from `COIN_GATEWAY_<NAME>` in the environment, else
+    from the file. Secrets are files, or `SecretStr`, and never shown.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        # A value that is wrong may be a secret that was put in the wrong place.
+        hide_input_in_errors=True,
+    )
+
+    upstream: HttpUrl
+    """Where the serving stack listens, without `/v1`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port to listen on; 0 picks one."""
+    tls_certificate: FilePath | None = None
+    """PEM chain, where the gateway itself speaks HTTPS."""
+    tls_key: FilePath | None = None
+    """PEM key of that certificate."""
+
+    sign: bool = True
+    """Off: every byte is passed on untouched and nothing is committed to."""
+    require_receipt: bool = False
+    """A reply whose receipt is missing is an error for the client."""
+    reasoning: Reasoning = Reasoning.HIDE
+    """Whether the client sees the reasoning's text."""
+    markers: str | dict[str, Any] = "think"
+    """How the model marks its reasoning: a built-in name, or a table of them."""
+    model_markers: dict[str, str | dict[str, Any]] = Field(default_factory=dict, max_length=1000)
+    """The same, for requests that name one of these models."""
+    token_ids: TokenIds = TokenIds.AUTO
+    """Whether the upstream is asked for the ids that it sampled."""
+    vendor: str = "openai-compatible"
+    """How the upstream counts in its usage block: a name of docs/usage.md."""
+    rewrite_usage: bool = False
+    """Write the committed counts over the upstream's usage block."""
+    pass_prefixes: tuple[str, ...] = ("/",)
+    """Other paths go through where they begin with one of these; the rest is 404."""
+
+    max_request_bytes: int = Field(default=64 * MIB, ge=1024, le=1024 * MIB)
+    """A larger request to a committed path is answered 413."""
+    max_reply_bytes: int = Field(default=256 * MIB, ge=1024, le=1024 * MIB)
+    """A larger plain reply of the upstream is answered 502; it is held in memory."""
+    max_event_bytes: int = Field(default=16 * MIB, ge=1024, le=256 * MIB)
+    """A larger event of a stream is malformed."""
+
+    connect_seconds: Seconds = 10.0
+    """To connect to the upstream."""
+    first_byte_seconds: Seconds = 600.0
+    """From request to the first byte of the upstream's reply, and between two of its bytes."""
+    client_stall_seconds: Seconds = 60.0
+    """A client that takes nothing for so long is dropped, as if it had hung up."""
+    grace_seconds: Annotated[int, Field(ge=0, le=int(_DAY))] = 30
+    """At shutdown, streams may finish for so long; then they are CANCELLED."""
+    abort_seconds: Seconds = 10.0
+    """After the grace period, for the aborted commitments to be signed and written."""
+    max_connections: int = Field(default=1000, ge=1, le=65_535)
+    """Connections to the upstream; more requests wait for one."""
+    read_buffer_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * MIB)
+    """Of one stream, held for a client that reads slowly; then the upstream is not read."""
+
+    metrics_path: Literal["", "/metrics"] = ""
+    """`/metrics` serves metrics on the gateway's own port: whoever can ask for replies reads
+    how many others do. Empty: not there; the shared setting `metrics_listen` has its own port."""
+
+    caller_key: SecretStr | None = Field(default=None, min_length=16)
+    """Keys the digest under which a caller's receipts are kept; the same in all processes."""
+    keep_missing: int = Field(default=10_000, ge=0, le=10_000_000)
+    """Replies without a commitment whose reason is remembered, for GET /coin/v1/receipts."""
+
+    @field_validator("upstream")
+    @classmethod
+    def _bare(cls, url: HttpUrl) -> HttpUrl:
+        if url.query or url.fragment or url.username or url.password:
+            msg = "wanted http://HOST:PORT with an optional path, and no query or credentials"
+            raise ValueError(msg)
+        return url
+
+    @field_validator("vendor")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in CONVENTIONS:
+            msg = f"wanted one of {', '.join(CONVENTIONS)}"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            msg = "tls_certificate and tls_key go together: give both or neither"
+            raise ValueError(msg)
+        if self.require_receipt and not self.sign:
+            msg = "require_receipt needs sign: there are no receipts without it"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def upstream_root(self) -> str:
+        """The upstream's URL without a slash at its end."""
+        return str(self.upstream).rstrip("/")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in their order."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(_TABLE.get({})))
+
+
+def load_settings(file: Path | None = None, **given: object) -> Settings:
+    """Return the settings.
+
+    Args:
+        file: TOML file, where there is one; its table `[gateway]` is read.
+        **given: Settings that go before all else; None counts as not given.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a setting is missing, unknown or out of
+            its limits. Values are never quoted.
+    """
+    table = {} if file is None else read_tables(file).get("gateway", {})
+    if not isinstance(table, dict):
+        msg = f"[gateway] in {file} must be a table"
+        raise ConfigurationError(msg)
+    _refuse_unknown_variables()
+    named = {name: value for name, value in given.items() if value is not None}
+    token = _TABLE.set(table)
+    try:
+        # mypy: what is given is checked by pydantic.
+        return Settings(**named)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(_explained(error, file)) from None
+    except SettingsError as error:
+        msg = f"a setting of the gateway cannot be read: {error}; tables are written as JSON"
+        raise ConfigurationError(msg) from None
+    finally:
+        _TABLE.reset(token)
+
+
+def _refuse_unknown_variables() -> None:
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for variable in os.environ:
+        name = variable.upper()
+        if name.startswith(PREFIX) and name.partition("__")[0] not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            msg = f"the environment has {variable}, and the gateway has no such setting{hint}"
+            raise ConfigurationError(msg)
+
+
+def _explained(error: ValidationError, file: Path | None) -> str:
+    where = "the gateway's settings" if file is None else f"the gateway's settings ({file})"
+    found = "; ".join(
+        f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
+        for detail in error.errors(include_input=False, include_url=False)
+    )
+    return f"{where} cannot be used: {found}"

@@ -1,0 +1,132 @@
+"""Run the gateway under uvicorn, with what plain ASGI does not give: the connection itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from coin_protocol.errors import ConfigurationError
+from provider_sdk.gateway.app import Gateway
+from provider_sdk.gateway.asgi import TRANSPORT, Receive, Scope, Send
+
+_KEEP_ALIVE_SECONDS: Final = 75
+"""Above the idle time of common load balancers (60 s): who closes last loses no request."""
+
+_MAX_HEADER_BYTES: Final = 64 * 1024
+_BACKLOG: Final = 2048
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1, whose application is given the transport: only it can break a connection."""
+
+    def connection_made(  # type: ignore[override] # as uvicorn's own
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Give each request of this connection its transport."""
+        super().connection_made(transport)
+        inner = self.app
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["extensions"] = {**scope.get("extensions", {}), TRANSPORT: transport}
+            await inner(scope, receive, send)
+
+        self.app = app
+
+
+class Server(uvicorn.Server):
+    """A gateway on a port. `port` is the one that it listens on, once it does."""
+
+    def __init__(
+        self, gateway: Gateway, *, started: Callable[[int], Awaitable[None] | None] | None = None
+    ) -> None:
+        """Set uvicorn up by the gateway's settings.
+
+        Args:
+            gateway: What to serve.
+            started: Told the port, once requests are taken.
+        """
+        settings = gateway.settings
+        config = uvicorn.Config(
+            gateway,
+            host=settings.host,
+            port=settings.port,
+            http=_Protocol,
+            ws="none",
+            lifespan="on",
+            # Paths and addresses are the clients' business; metrics count requests.
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.grace_seconds,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+        super().__init__(config)
+        self._told = started
+        self.port = settings.port
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT.
+
+        uvicorn raises them again at the end, which would end the process then and there: with
+        the store still open, and what it has to write not written.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell the port."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        self.port = self.servers[0].sockets[0].getsockname()[1]
+        if self._told is not None:
+            told: Any = self._told(self.port)
+            if told is not None:
+                await told
+
+
+async def serve(
+    gateway: Gateway, *, started: Callable[[int], Awaitable[None] | None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; then streams finish, for the grace period.
+
+    Raises:
+        ConfigurationError: The port cannot be listened on.
+    """
+    server = Server(gateway, started=started)
+    # What is there by now stays: no collection needs to look at it again while streams wait.
+    gc.collect()
+    gc.freeze()
+    try:
+        await server.serve()
+    except SystemExit:
+        # uvicorn's way to say that it could not bind; its log said why.
+        settings = gateway.settings
+        msg = f"cannot listen on {settings.host}:{settings.port}"
+        raise ConfigurationError(msg) from None
