@@ -47,6 +47,7 @@ def test_the_providers_and_auditors_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _coin("keys", "init", "keys", "--name", "acme", folder=tmp_path)
+    _coin("provider", "sealing-key", "keys/sealing.key", folder=tmp_path)
     _coin("keys", "init", "auditor", "--name", "auditor", "--role", "verifier", folder=tmp_path)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
@@ -57,3 +58,4 @@ def test_the_providers_and_auditors_examples_run(
     provider = scope["provider"]
     assert isinstance(provider, Provider)
     provider.close()
+    provider.store.close()

@@ -1,0 +1,148 @@
+"""What signing costs a gateway: CPU a token, time to the first token, gaps, and the receipt.
+
+Two gateways in processes of their own, one with signing off, before one upstream that streams one
+token a chunk; real tokenizer and token table, SQLite, synced. CPU is what the kernel counts for the
+gateway's process. Reasoning is passed on, so that clients of both see the same chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._common import report, skip
+from benchmarks._gateway.load import Seen, load
+from coin_protocol.profile import Profile
+from coin_protocol.table import table_path
+
+_STREAMS = 64
+_STEADY = "600-1-30"
+"""64 of these are 1,920 tokens a second, for 20 seconds."""
+_CPU = "4000-1-100000"
+"""As fast as it goes: nothing is idle while CPU is counted."""
+_LONG = "10000-16-20000"
+_ROUNDS = 3
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run a process that prints one line of JSON when it is ready; give its id and that line."""
+    with subprocess.Popen(  # noqa: S603 - our own
+        [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
+        env=os.environ | environment,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101 - as asked for
+            yield process.pid, json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def _coin(*arguments: str) -> None:
+    command = [sys.executable, "-m", "coin_protocol.cli", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has used so far, in the kernel's ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _late(seen: list[Seen]) -> list[float]:
+    return [one.late for one in seen if one.late is not None]
+
+
+def _p99(values: list[float]) -> float:
+    return float(np.quantile(values, 0.99))
+
+
+class Gateways:
+    """A gateway that signs and one that does not."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        """Start both, and the upstream."""
+        keys = folder / "keys"
+        _coin("keys", "init", str(keys), "--name", "bench")
+        _coin("provider", "sealing-key", str(keys / "sealing.key"))
+        _, upstream = stack.enter_context(running("benchmarks._gateway.upstream"))
+        self.pids: dict[bool, int] = {}
+        self.urls: dict[bool, str] = {}
+        for sign in (True, False):
+            arguments = (
+                *("--upstream", f"http://127.0.0.1:{upstream['port']}", "--port", "0"),
+                *("--keys", str(keys), "--name", "bench"),
+                *("--database", f"sqlite:///{folder / f'{sign}.db'}"),
+                "--sign" if sign else "--no-sign",
+            )
+            pid, ready = stack.enter_context(
+                running(
+                    "coin_protocol.cli",
+                    "gateway",
+                    *arguments,
+                    COIN_GATEWAY_REASONING="pass",
+                    COIN_LOG_LEVEL="error",
+                )
+            )
+            self.pids[sign], self.urls[sign] = pid, f"http://127.0.0.1:{ready['port']}"
+
+    def load(self, model: str, streams: int, replies: int = 1, *, sign: bool) -> list[Seen]:
+        """Load one of them."""
+        return asyncio.run(load(self.urls[sign], model, streams, replies))
+
+    def cpu_per_token(self, *, sign: bool) -> float:
+        """Return the CPU seconds that one of them takes for a token."""
+        before = cpu_seconds(self.pids[sign])
+        seen = self.load(_CPU, 4, sign=sign)
+        return (cpu_seconds(self.pids[sign]) - before) / sum(one.chunks for one in seen)
+
+
+def main() -> None:
+    """Measure both in turns."""
+    if not table_path(Profile.shipped("default").message).exists():
+        skip("gateway_cost.cpu_per_token", "no token table: run `coin table build`")
+        return
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        gateways = Gateways(stack, Path(name))
+        for sign in (True, False):
+            for model in ("500-1-100000", _STEADY):
+                gateways.load(model, 2, sign=sign)
+        cpu = {True: float("inf"), False: float("inf")}
+        for _ in range(_ROUNDS):
+            for sign, least in cpu.items():
+                cpu[sign] = min(least, gateways.cpu_per_token(sign=sign))
+        first: dict[bool, list[float]] = {True: [], False: []}
+        gaps: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(_ROUNDS):
+            for sign in first:
+                seen = gateways.load(_STEADY, _STREAMS, sign=sign)
+                first[sign] += [one.first for one in seen]
+                gaps[sign] += [gap for one in seen for gap in one.gaps]
+        receipts = _late(gateways.load(_LONG, 1, 100, sign=True))
+    added = (cpu[True] - cpu[False]) * 1e6
+    report("gateway_cost.cpu_per_token", added, unit="us", better="lower", limit=20)
+    report("gateway_cost.cpu_to_unsigned", cpu[True] / cpu[False], unit="ratio", better="lower")
+    for what, found in (("first_token", first), ("gap", gaps)):
+        ratio = _p99(found[True]) / _p99(found[False])
+        report(f"gateway_cost.{what}_p99", _p99(found[True]) * 1e3, unit="ms", better="lower")
+        report(
+            f"gateway_cost.{what}_p99_to_unsigned", ratio, unit="ratio", better="lower", limit=1.25
+        )
+    report("gateway_cost.receipt_p99", _p99(receipts) * 1e3, unit="ms", better="lower", limit=20)
+
+
+if __name__ == "__main__":
+    main()
