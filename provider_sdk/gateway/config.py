@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from contextvars import ContextVar
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    Field,
-    FilePath,
-    HttpUrl,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import Field, FilePath, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.vendors import CONVENTIONS
-from provider_sdk.ops.settings import read_tables
+from provider_sdk.ops.loading import TableSettings, load, read_tables
 
 PREFIX: Final = "COIN_GATEWAY_"
 MIB: Final = 1024 * 1024
 _DAY: Final = 86_400.0
-
-_TABLE: ContextVar[Mapping[str, object]] = ContextVar("_TABLE")
 
 Seconds = Annotated[float, Field(gt=0, le=_DAY)]
 
@@ -58,21 +38,14 @@ class TokenIds(StrEnum):
     """Do not ask: its text is tokenized again, and receipts say RETOKENIZED."""
 
 
-class Settings(BaseSettings):
+class Settings(TableSettings):
     """Every setting of the gateway. docs/gateway.md says when to change which.
 
     A value comes from the command line, else from `COIN_GATEWAY_<NAME>` in the environment, else
     from the file. Secrets are files, or `SecretStr`, and never shown.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        # A value that is wrong may be a secret that was put in the wrong place.
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     upstream: HttpUrl
     """Where the serving stack listens, without `/v1`."""
@@ -167,19 +140,6 @@ class Settings(BaseSettings):
         """The upstream's URL without a slash at its end."""
         return str(self.upstream).rstrip("/")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in their order."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(_TABLE.get({})))
-
 
 def load_settings(file: Path | None = None, **given: object) -> Settings:
     """Return the settings.
@@ -192,40 +152,8 @@ def load_settings(file: Path | None = None, **given: object) -> Settings:
         ConfigurationError: The file cannot be read, or a setting is missing, unknown or out of
             its limits. Values are never quoted.
     """
-    table = {} if file is None else read_tables(file).get("gateway", {})
+    table = read_tables(file).get("gateway", {})
     if not isinstance(table, dict):
         msg = f"[gateway] in {file} must be a table"
         raise ConfigurationError(msg)
-    _refuse_unknown_variables()
-    named = {name: value for name, value in given.items() if value is not None}
-    token = _TABLE.set(table)
-    try:
-        # mypy: what is given is checked by pydantic.
-        return Settings(**named)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise ConfigurationError(_explained(error, file)) from None
-    except SettingsError as error:
-        msg = f"a setting of the gateway cannot be read: {error}; tables are written as JSON"
-        raise ConfigurationError(msg) from None
-    finally:
-        _TABLE.reset(token)
-
-
-def _refuse_unknown_variables() -> None:
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    for variable in os.environ:
-        name = variable.upper()
-        if name.startswith(PREFIX) and name.partition("__")[0] not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            msg = f"the environment has {variable}, and the gateway has no such setting{hint}"
-            raise ConfigurationError(msg)
-
-
-def _explained(error: ValidationError, file: Path | None) -> str:
-    where = "the gateway's settings" if file is None else f"the gateway's settings ({file})"
-    found = "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
-        for detail in error.errors(include_input=False, include_url=False)
-    )
-    return f"{where} cannot be used: {found}"
+    return load(Settings, table, file=file, given=given, owner="the gateway")

@@ -8,56 +8,37 @@ none is an error, in the environment too. docs/operations.md lists them.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Final, Self, TypeVar
 from urllib.parse import quote
 
 from platformdirs import user_data_path
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.limits import MAX_NAME_BYTES
 from provider_sdk.ops.address import parse_address
 from provider_sdk.ops.database import check_database_url, database_passwords
+from provider_sdk.ops.loading import TableSettings, load, read_tables
 from provider_sdk.ops.logs import LogFormat, LogLevel
 
 PREFIX: Final = "COIN_"
-NESTED: Final = "__"
 
 OTHER_TABLES: Final = ("gateway",)
 """Tables of the file, and prefixes of the environment, that belong to one component alone."""
 
-_OTHER_VARIABLES: Final = frozenset({"COIN_CACHE_DIR", "COIN_DEBUG", "COIN_CONFIG"})
-_OTHER_PREFIXES: Final = (
-    "COIN_KEY_",
-    "COIN_PKCS11_",
-    "COIN_TEST_",
-    *(f"{PREFIX}{table.upper()}_" for table in OTHER_TABLES),
+_OTHER_VARIABLES: Final = (
+    "COIN_CACHE_DIR",
+    "COIN_DEBUG",
+    "COIN_CONFIG",
+    "COIN_KEY_*",
+    "COIN_PKCS11_*",
+    "COIN_TEST_*",
+    *(f"{PREFIX}{table.upper()}_*" for table in OTHER_TABLES),
 )
-_MAX_FILE_BYTES: Final = 1 << 20
 _DAY_SECONDS: Final = 86_400
-
-_FILE: ContextVar[Mapping[str, object]] = ContextVar("_FILE", default=MappingProxyType({}))
 
 
 def _address(value: str) -> str:
@@ -97,18 +78,10 @@ class TlsSettings(BaseModel):
     )
 
 
-class ProviderSettings(BaseSettings):
+class ProviderSettings(TableSettings):
     """The shared settings. Add a component's own in a subclass, or beside them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter=NESTED,
-        extra="forbid",
-        frozen=True,
-        # What is wrong may be a secret in the wrong place.
-        hide_input_in_errors=True,
-        validate_default=True,
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, validate_default=True)
 
     name: str = Field(
         min_length=1,
@@ -220,20 +193,6 @@ class ProviderSettings(BaseSettings):
             if isinstance(value, SecretStr):
                 yield value.get_secret_value()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in their order."""
-        del dotenv_settings
-        from_file = InitSettingsSource(settings_cls, dict(_FILE.get()))
-        return init_settings, env_settings, file_secret_settings, from_file
-
 
 S = TypeVar("S", bound=ProviderSettings)
 
@@ -250,70 +209,18 @@ def load_settings(kind: type[S], file: Path | None = None, **given: object) -> S
         ConfigurationError: The file cannot be read, or a setting is missing, unknown or out of
             its limits. Values are never quoted.
     """
-    _refuse_unknown_variables(kind)
     shared = {
         name: value
-        for name, value in ({} if file is None else read_tables(file)).items()
+        for name, value in read_tables(file).items()
         # The tables of other components are theirs to check.
         if name in kind.model_fields or name not in OTHER_TABLES
     }
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    named = {name: value for name, value in given.items() if value is not None}
-    if credentials is not None and Path(credentials).is_dir():
-        named["_secrets_dir"] = credentials
-    token = _FILE.set(shared)
-    try:
-        # mypy: what is given is checked by pydantic.
-        return kind(**named)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise ConfigurationError(_explained(error, file)) from None
-    except SettingsError as error:
-        # Its text names the variable, and the error behind it would quote the value.
-        msg = f"a setting cannot be read: {error}; lists and tables are written as JSON"
-        raise ConfigurationError(msg) from None
-    finally:
-        _FILE.reset(token)
-
-
-def read_tables(file: Path) -> dict[str, object]:
-    """Return what a TOML file says, unchecked.
-
-    Raises:
-        ConfigurationError: It is missing, too large or no TOML.
-    """
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        msg = f"cannot read the settings in {file}: {error.strerror}"
-        raise ConfigurationError(msg) from error
-    if len(raw) > _MAX_FILE_BYTES:
-        msg = f"{file} has more than {_MAX_FILE_BYTES} bytes; that is no file of settings"
-        raise ConfigurationError(msg)
-    try:
-        return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{file} is not TOML: {error}"
-        raise ConfigurationError(msg) from error
-
-
-def _refuse_unknown_variables(kind: type[ProviderSettings]) -> None:
-    known = [f"{PREFIX}{name.upper()}" for name in kind.model_fields]
-    for variable in os.environ:
-        name = variable.upper()
-        ours = name.startswith(PREFIX) and name not in _OTHER_VARIABLES
-        if not ours or name.startswith(_OTHER_PREFIXES) or name.partition(NESTED)[0] in known:
-            continue
-        close = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        msg = f"the environment has {variable}, and there is no such setting{hint}"
-        raise ConfigurationError(msg)
-
-
-def _explained(error: ValidationError, file: Path | None) -> str:
-    where = "" if file is None else f" ({file})"
-    found = "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or 'together'}: {detail['msg']}"
-        for detail in error.errors(include_input=False, include_url=False, include_context=False)
+    return load(
+        kind,
+        shared,
+        file=file,
+        given=given,
+        others=_OTHER_VARIABLES,
+        secrets_dir=credentials if credentials is not None and Path(credentials).is_dir() else None,
     )
-    return f"the settings{where} cannot be used: {found}"
