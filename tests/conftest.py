@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from coin_protocol.cli.main import main
 from coin_protocol.profile import Profile
@@ -18,6 +19,11 @@ from tests.support.certificates import Certificates, make_certificates
 from tests.support.command import Coin, Done
 from tests.support.files import AuditFiles, leave_files
 from tests.support.parties import Parties
+
+
+# A busy machine is no failure.
+settings.register_profile("coin", deadline=None)
+settings.load_profile("coin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
