@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = ("ablations", "windows")
+LONG = ("ablations", "faults", "windows")
 
 
 def main() -> int:

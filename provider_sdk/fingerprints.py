@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from coin_protocol.embedding import quantised_windows, window_dimension, window_texts
-from coin_protocol.errors import CoinError
+from coin_protocol.errors import CoinError, StoreUnavailableError
 from coin_protocol.quantise import row_bytes
 from provider_sdk.provider import Provider
 from provider_sdk.store.jobs import (
@@ -25,6 +25,7 @@ from provider_sdk.store.jobs import (
     claim,
     keep_fingerprints,
     keep_windows,
+    let_go,
     put_off,
 )
 from provider_sdk.store.sql import SqlStore
@@ -62,7 +63,7 @@ class FingerprintWorker:
             embedded: Told of each batch: its blocks.
             failed: Told of each attempt that failed.
         """
-        self.name = secrets.token_hex(16)
+        self.name = store.process_id + secrets.token_hex(16)
         self._provider = provider
         self._store = store
         self._batch_blocks = batch_blocks
@@ -72,12 +73,16 @@ class FingerprintWorker:
 
     def run(self, stop: threading.Event, idle_seconds: float = 1.0) -> None:
         """Work until `stop` is set, looking for more every `idle_seconds` where there is none."""
+        failed = False
         while not stop.is_set():
             try:
+                if failed:
+                    let_go(self._store, self.name)
+                    failed = False
                 found = self.run_once(stop)
             except CoinError as error:
                 _LOG.warning("fingerprints are put off: %s", error)
-                found = False
+                failed, found = True, False
             if not found:
                 stop.wait(idle_seconds)
 
@@ -99,6 +104,8 @@ class FingerprintWorker:
         session_id = found.record.secret.session_id
         try:
             self._make(found, stop)
+        except StoreUnavailableError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the next one gets its turn
             _LOG.exception("fingerprints of session %s failed", session_id.hex())
             self._failed()
@@ -123,7 +130,7 @@ class FingerprintWorker:
         missing = [row for row in found.block_rows if row.windows is None]
         for at in range(0, len(missing), self._batch_blocks):
             if stop is not None and stop.is_set():
-                put_off(self._store, session_id, worker=self.name, failure="stopped", seconds=0.0)
+                let_go(self._store, self.name)
                 return
             batch = missing[at : at + self._batch_blocks]
             made = dict(self.embed(session_id, batch))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, or_, select, update
 
 from coin_protocol.v1 import envelope_pb2, statements_pb2
 from provider_sdk.record import OpenedSession, SessionRecord
@@ -87,17 +87,23 @@ def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
 
     Args:
         store: Where sessions are kept.
-        worker: Under which name it is held.
-        seconds: For how long, unless `renew` is called.
+        worker: Under which name it is held; it begins with the process of its store.
+        seconds: For how long, unless `renew` is called; less where that process dies.
     """
     now = time.time()
+    # A worker's name begins with its process: what a killed one held waits for no clock.
+    process = func.substr(SESSION.c.claimed_by, 1, len(store.process_id))
     with writing(store.engine) as connection:
         row = connection.execute(
             select(SESSION)
             .where(
                 SESSION.c.state == COMMITTED,
                 SESSION.c.attempts < MOST_ATTEMPTS,
-                or_(SESSION.c.claimed_until.is_(None), SESSION.c.claimed_until < now),
+                or_(
+                    SESSION.c.claimed_until.is_(None),
+                    SESSION.c.claimed_until < now,
+                    process.not_in(_living(store)),
+                ),
             )
             .order_by(SESSION.c.committed_at)
             .limit(1)
@@ -182,17 +188,24 @@ def put_off(
         )
 
 
+def let_go(store: SqlStore, worker: str) -> None:
+    """Free what a worker still holds, as if it had not tried: it stops, or the database failed."""
+    with writing(store.engine) as connection:
+        connection.execute(
+            update(SESSION)
+            .where(SESSION.c.state == COMMITTED, SESSION.c.claimed_by == worker)
+            .values(claimed_by=None, claimed_until=None, attempts=SESSION.c.attempts - 1)
+        )
+
+
 def take_abandoned(store: SqlStore) -> Abandoned | None:
     """Take over a session whose process shows no sign of life."""
-    living = select(PROCESS.c.process_id).where(
-        PROCESS.c.beat_at >= time.time() - store.lease_seconds
-    )
     with writing(store.engine) as connection:
         row = connection.execute(
             select(SESSION)
             .where(
                 SESSION.c.state == OPEN,
-                or_(SESSION.c.process_id.is_(None), SESSION.c.process_id.not_in(living)),
+                or_(SESSION.c.process_id.is_(None), SESSION.c.process_id.not_in(_living(store))),
             )
             .order_by(SESSION.c.opened_at)
             .limit(1)
@@ -247,6 +260,13 @@ def purge(store: SqlStore, *, older_than_seconds: float) -> int:
         purged += len(found)
         if len(found) < _AT_ONCE:
             return purged
+
+
+def _living(store: SqlStore) -> Select[tuple[str]]:
+    """Return the query of the processes that have shown a sign of life within the lease."""
+    return select(PROCESS.c.process_id).where(
+        PROCESS.c.beat_at >= time.time() - store.lease_seconds
+    )
 
 
 def _held(session_id: bytes, worker: str) -> ColumnElement[bool]:

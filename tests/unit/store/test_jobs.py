@@ -244,6 +244,8 @@ async def test_a_worker_told_to_stop_leaves_the_session_for_the_next(
 
     FingerprintWorker(provider, store, batch_blocks=1, embedded=embedded).run(stop)
     assert made == [1]
+    with reading(store.engine) as connection:
+        assert connection.execute(select(SESSION.c.attempts)).scalar_one() == 0
     more: list[int] = []
     assert FingerprintWorker(provider, store, batch_blocks=1, embedded=more.append).run_once()
     assert len(more) == store.get(key).tree.block_count - 1

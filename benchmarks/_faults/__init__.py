@@ -1,0 +1,1 @@
+"""What `benchmarks.faults` is made of: processes, load, killer, and what must hold afterwards."""
