@@ -20,7 +20,6 @@ from tests.support.command import Coin, Done
 from tests.support.files import AuditFiles, leave_files
 from tests.support.parties import Parties
 
-
 # A busy machine is no failure.
 settings.register_profile("coin", deadline=None)
 settings.load_profile("coin")
