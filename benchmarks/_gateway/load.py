@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiohttp
+
+_APART: Final = 0.02
+"""Seconds between one stream's beginning and the next: fifty requests a second."""
 
 
 @dataclass
@@ -53,7 +57,7 @@ async def load(url: str, model: str, streams: int, replies: int = 1) -> list[See
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
 
         async def one(number: int) -> list[Seen]:
-            await asyncio.sleep(number * 0.003)  # not all in one moment
+            await asyncio.sleep(number * _APART)
             return [await stream(session, url, model) for _ in range(replies)]
 
         found = await asyncio.gather(*(one(number) for number in range(streams)))

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ _KEEP_ALIVE_SECONDS: Final = 75
 
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 2048
+_SWITCH_SECONDS: Final = 0.0005
+"""How long the thread that writes may keep the interpreter from a token; Python says 5 ms."""
 
 
 class _Protocol(H11Protocol):
@@ -123,6 +126,7 @@ async def serve(
     # What is there by now stays: no collection needs to look at it again while streams wait.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         await server.serve()
     except SystemExit:
