@@ -1,8 +1,8 @@
 """What signing costs a gateway: CPU a token, time to the first token, gaps, and the receipt.
 
 Two gateways in processes of their own, one with signing off, before one upstream that streams one
-token a chunk, the first after 50 ms; real tokenizer and token table, SQLite, synced. CPU is what the
-kernel counts for the gateway's process. Reasoning is passed on, so that clients of both see the
+token a chunk, the first after 50 ms; real tokenizer and token table, SQLite, synced. CPU is what
+the kernel counts for the gateway's process. Reasoning is passed on, so that clients of both see the
 same chunks.
 """
 
