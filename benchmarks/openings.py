@@ -115,11 +115,13 @@ def main() -> None:
                 floor.run()
             hashing = (time.process_time() - start) / _SESSIONS
             taken = _play(provider, store, verifier)
-        store.close()
+        store.close()  # the write-ahead log goes into the file with the last connection
+        size = (Path(folder) / "coin.db").stat().st_size / (_SESSIONS * _TOKENS)
     rate = _ROUNDS / sum(taken)
     report("openings.per_second", rate, unit="1/s", better="higher", limit=100)
     report("openings.first_round", taken[0] * 1e3, unit="ms", better="lower")
     report("openings.later_round", taken[-1] * 1e3, unit="ms", better="lower")
+    report("openings.disk", size, unit="bytes/token", better="lower")
     report("openings.first_round_to_hashing", taken[0] / hashing, unit="ratio", better="lower")
 
 
