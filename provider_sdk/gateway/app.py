@@ -175,7 +175,7 @@ class Gateway:
         endpoint = Endpoint.of(path)
         if endpoint is not None and scope["method"] == "POST" and settings.sign:
             await Exchange(self._house, client, scope, endpoint).run()
-        elif endpoint is not None or path.startswith(settings.pass_prefixes):
+        elif not settings.sign or _passes(path, settings.pass_prefixes):
             await pass_through(client, scope, self.upstream, self.metrics)
         else:
             await answer(client, problems.NOT_FOUND)
@@ -233,6 +233,11 @@ class Gateway:
         del scope
         kind, body = exposition(self.metrics)
         await _send(client, 200, kind.encode(), body)
+
+
+def _passes(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a path begins with one of these, and stays below it."""
+    return path.startswith(prefixes) and ".." not in path.split("/")
 
 
 async def _send(

@@ -15,6 +15,18 @@ from provider_sdk.ops.loading import TableSettings, load, read_tables
 
 PREFIX: Final = "COIN_GATEWAY_"
 MIB: Final = 1024 * 1024
+
+PASSED: Final = (
+    "/v1/models",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/audio",
+    "/tokenize",
+    "/detokenize",
+    "/health",
+    "/version",
+)
+"""Paths on which no serving stack in use generates reasoning."""
 _DAY: Final = 86_400.0
 
 Seconds = Annotated[float, Field(gt=0, le=_DAY)]
@@ -75,7 +87,7 @@ class Settings(TableSettings):
     """How the upstream counts in its usage block: a name of docs/usage.md."""
     rewrite_usage: bool = False
     """Write the committed counts over the upstream's usage block."""
-    pass_prefixes: tuple[str, ...] = ("/",)
+    pass_prefixes: tuple[str, ...] = PASSED
     """Other paths go through where they begin with one of these; the rest is 404."""
 
     max_request_bytes: int = Field(default=64 * MIB, ge=1024, le=1024 * MIB)

@@ -39,7 +39,9 @@ class Problem:
         return orjson.dumps(self.document(**more))
 
 
-NOT_FOUND: Final = Problem(404, "not_found", "there is nothing here")
+NOT_FOUND: Final = Problem(
+    404, "not_found", "nothing is passed on here: the gateway's pass_prefixes say what is"
+)
 UNKNOWN_REPLY: Final = Problem(
     404, "unknown_response", "no reply with this id was made for these credentials"
 )

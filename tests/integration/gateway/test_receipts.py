@@ -109,13 +109,19 @@ async def test_health_readiness_and_metrics(parties: Parties) -> None:
 
 
 async def test_metrics_are_the_upstreams_unless_they_are_configured(parties: Parties) -> None:
-    async with standing(parties) as stands, httpx.AsyncClient(base_url=stands.url) as client:
+    async with (
+        standing(parties, pass_prefixes=("/metrics",)) as stands,
+        httpx.AsyncClient(base_url=stands.url) as client,
+    ):
         found = await client.get("/metrics")
     assert found.content == b"GET /metrics "
 
 
 async def test_other_paths_pass_both_ways_untouched(parties: Parties) -> None:
-    async with standing(parties) as stands, httpx.AsyncClient(base_url=stands.url) as client:
+    async with (
+        standing(parties, pass_prefixes=("/",)) as stands,
+        httpx.AsyncClient(base_url=stands.url) as client,
+    ):
         body = bytes(range(256)) * 4096
         found = await client.put("/a%20b/c?d=e%2Ff&d=g", content=body)
         none = await client.delete("/v1/files/1")
@@ -125,13 +131,22 @@ async def test_other_paths_pass_both_ways_untouched(parties: Parties) -> None:
     assert none.content == b"DELETE /v1/files/1 "
 
 
-async def test_other_paths_can_be_closed(parties: Parties) -> None:
-    async with (
-        standing(parties, pass_prefixes=("/v1/models",)) as stands,
-        httpx.AsyncClient(base_url=stands.url) as client,
-    ):
+async def test_paths_that_could_show_reasoning_are_closed_unless_they_are_opened(
+    parties: Parties,
+) -> None:
+    async with standing(parties) as stands, httpx.AsyncClient(base_url=stands.url) as client:
         assert (await client.get("/v1/models")).status_code == 207
-        assert (await client.post("/generate")).status_code == 404
+        for method, path in (
+            ("POST", "/generate"),
+            ("POST", "/v1/messages"),
+            ("GET", "/v1/responses"),
+            ("GET", "/v1/responses/resp-1"),
+            ("GET", "/v1/chat/completions"),
+            ("GET", "/v1/models/%2e%2e/responses/resp-1"),
+        ):
+            found = await client.request(method, path)
+            assert found.status_code == 404, path
+            assert "pass_prefixes" in found.text
 
 
 @pytest.mark.parametrize(
