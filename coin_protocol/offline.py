@@ -134,7 +134,8 @@ def _compare(claimed: receipt_pb2.Verdict, derived: receipt_pb2.Verdict, *, judg
     Raises:
         VerificationError: They differ; the message names the first difference.
     """
-    for name in ("commitment_sha256", "tier", "tiers", "exposure", "id_source"):
+    names = ("commitment_sha256", "tier", "tiers", "exposure", "id_source", "abort_reason")
+    for name in names:
         if getattr(claimed, name) != getattr(derived, name):
             msg = f"the verdict's {name} is not what the evidence gives"
             raise VerificationError(msg)
