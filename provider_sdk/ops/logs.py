@@ -34,7 +34,7 @@ LogFormat = Literal["auto", "json", "console"]
 _MAX_TRACEBACK: Final = 16_384
 _MAX_FRAMES: Final = 40
 
-# These speak of every request or statement, with what is in it.
+# These speak of every request or statement, with what is in it, or of their own loading.
 _AT_LEAST_WARNING: Final = (
     "sqlalchemy.engine",
     "sqlalchemy.pool",
@@ -47,6 +47,9 @@ _AT_LEAST_WARNING: Final = (
     "openai",
     "hpack",
     "asyncio",
+    "alembic",
+    "mistral_common",
+    "sentence_transformers",
 )
 _OWN_HANDLERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "sqlalchemy")
 
@@ -58,6 +61,7 @@ class _Redact:
         self._redactor = redactor
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        event.pop("color_message", None)  # uvicorn's, the same again for terminals
         del logger, method
         trace = event.pop("exception", None)
         # `event` is what the line says; it is text and scrubbed as such.

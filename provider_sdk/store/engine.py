@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -86,6 +88,15 @@ def _failing_softly(engine: Engine) -> Iterator[None]:
 def _sqlite(url: URL) -> Engine:
     if url.database in (None, "", ":memory:"):
         msg = "a store needs a file: sqlite:///PATH (sqlite:////PATH for an absolute one)"
+        raise ConfigurationError(msg)
+    folder = Path(str(url.database)).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make {folder} for the database: {error.strerror}"
+        raise ConfigurationError(msg) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"cannot write to {folder}, where the database is to lie"
         raise ConfigurationError(msg)
     engine = create_engine(
         url,

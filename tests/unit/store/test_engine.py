@@ -78,6 +78,20 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         SqlStore(f"sqlite:///{path}", profile=small_profile(), sealer=KeySealer.generate())
 
 
+def test_the_folder_of_a_new_database_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "coin" / "coin.db"
+    store = SqlStore(f"sqlite:///{path}", profile=small_profile(), sealer=KeySealer.generate())
+    store.close()
+    assert path.exists()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"cannot make .*file"):
+        open_engine(f"sqlite:///{tmp_path / 'file' / 'coin.db'}")
+
+
 def test_two_writers_take_turns(url: str) -> None:
     engine = open_engine(url)
     upgrade(engine)
