@@ -20,6 +20,7 @@ from coin_protocol.checks import Case, run_checks
 from coin_protocol.encoding import digest
 from coin_protocol.errors import CoinError
 from coin_protocol.v1 import delivery_pb2, receipt_pb2, statements_pb2
+from provider_sdk.store.tables import COMMITTED, OPEN
 from tests.support.upstreams import CLOSE
 from verifier_sdk.client import ProviderClient
 
@@ -185,10 +186,10 @@ class Afterwards:
 
     async def _settled(self) -> None:
         """Wait until every session is closed and has its fingerprints; note those that are not."""
-        left = await self._left({database.OPEN}, _RECOVERY_SECONDS)
+        left = await self._left({OPEN}, _RECOVERY_SECONDS)
         for session in left:
             self.found.violated("no session stays open", session.hex(), "open")
-        left = await self._left({database.COMMITTED}, _FINGERPRINT_SECONDS)
+        left = await self._left({COMMITTED}, _FINGERPRINT_SECONDS)
         for session in left:
             self.found.violated("every session gets fingerprints", session.hex(), "committed")
 

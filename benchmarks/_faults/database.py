@@ -9,8 +9,6 @@ from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, make_url, select, text
 
-from provider_sdk.store.tables import COMMITTED as COMMITTED  # noqa: PLC0414 - named on purpose
-from provider_sdk.store.tables import OPEN as OPEN  # noqa: PLC0414 - as above
 from provider_sdk.store.tables import SESSION
 
 
