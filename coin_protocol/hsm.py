@@ -38,6 +38,9 @@ MAX_PIN_BYTES: Final = 1024
 
 _PATH: Final = frozenset({"token", "serial", "manufacturer", "model", "object", "id", "type"})
 _QUERY: Final = frozenset({"module-path", "pin-source", "pin-value"})
+_POINT_BYTES: Final = frozenset({32, 65})
+"""Of a public key of Ed25519, and of P-256 uncompressed."""
+
 _P256_OID: Final = bytes.fromhex("06082a8648ce3d030107")
 
 
@@ -258,7 +261,8 @@ def _public_half(name: str, session: Session, private: _PrivateKey) -> Verificat
 
 def _unwrapped(point: bytes) -> bytes:
     """Return an EC_POINT without the DER OCTET STRING that most tokens put around it."""
-    wrapped = len(point) >= 2 and point[0] == 0x04 and point[1] == len(point) - 2
+    # By its length: a bare point of P-256 begins with 0x04 too, and may go on like one that is not.
+    wrapped = len(point) - 2 in _POINT_BYTES and point[0] == 0x04 and point[1] == len(point) - 2
     return point[2:] if wrapped else point
 
 

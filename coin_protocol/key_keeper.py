@@ -25,6 +25,7 @@ from coin_protocol.limits import CLOCK_SKEW_SECONDS
 from coin_protocol.signer import (
     KeySigner,
     Signer,
+    key_password,
     public_pem,
     signer_from_uri,
     sync_folder,
@@ -45,6 +46,7 @@ MAX_WINDOW: Final = timedelta(days=36_500)
 
 _LOCK_SECONDS: Final = 30.0
 _PUBLIC: Final = 0o644
+_PRIVATE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ class KeyKeeper(KeyFolder):
                 else old
                 for old in ring.keys
             ]
-            self._write_key(signer, key.uri, first=False)
+            self._write_key(signer, key.uri, first=False, password=self._password(ring, now))
             self._issue(ring.owner, [*kept, added], root, now, ring.sequence + 1)
             return added
 
@@ -212,7 +214,8 @@ class KeyKeeper(KeyFolder):
                 raise InvalidInputError(msg)
             revoked = replace(found, revoked_at=at)
             keys = [revoked if listed is found else listed for listed in ring.keys]
-            if not any(listed.is_valid(now) for listed in keys):
+            # Dated ahead, it must leave a key for then.
+            if not any(listed.is_valid(max(now, at)) for listed in keys):
                 msg = "no other key could sign from then on: run `coin keys rotate` first"
                 raise ConfigurationError(msg)
             self._issue(ring.owner, keys, root, now, ring.sequence + 1)
@@ -234,8 +237,13 @@ class KeyKeeper(KeyFolder):
         self, owner: str, keys: Sequence[ListedKey], root: Root, now: datetime, sequence: int
     ) -> None:
         signed = sign_key_set(owner, keys, root=root.signer, issued_at=now, sequence=sequence)
+        raw = SignedKeySet(signed, root.chain).to_bytes()
+        if sequence == 1:
+            # Of two commands that make keys here at once, one alone can make the key set.
+            write_new(self.key_set_path, raw, mode=_PUBLIC)
+            return
         try:
-            replace_file(self.key_set_path, SignedKeySet(signed, root.chain).to_bytes())
+            replace_file(self.key_set_path, raw)
             # Public, and for whoever serves it as a file.
             self.key_set_path.chmod(_PUBLIC)
             sync_folder(self.path)
@@ -243,17 +251,32 @@ class KeyKeeper(KeyFolder):
             msg = f"cannot write {self.key_set_path}: {error}"
             raise ConfigurationError(msg) from error
 
-    def _write_key(self, signer: Signer, uri: str | None, *, first: bool) -> list[Path]:
+    def _password(self, ring: KeyRing, now: datetime) -> bytes | None:
+        """Return what a new key is encrypted with: the password of those in use, if they have one.
+
+        What reads one of them then reads the new one, too. The root may be encrypted or not.
+        """
+        for listed in ring.keys:
+            for path in self._private_paths(listed.key) if listed.is_valid(now) else ():
+                if path.suffix == ".pem" and b"ENCRYPTED" in read_file(path):
+                    # The password at hand may be the root's alone: does it open this one?
+                    signer_from_uri(file_uri(path), ring.owner)
+                    return key_password()
+        return None
+
+    def _write_key(
+        self, signer: Signer, uri: str | None, *, first: bool, password: bytes | None = None
+    ) -> list[Path]:
         """Write the private half, or where it is, then the public half."""
         stem = "key" if first and uri is None else key_stem(signer.public)
         if isinstance(signer, KeySigner) and uri is None:
             private = self.path / f"{stem}.pem"
-            write_private_key(private, signer)
+            write_private_key(private, signer, password)
         else:
             private = self.path / f"{stem}.uri"
-            write_new(private, f"{uri}\n".encode())
+            _write_once(private, f"{uri}\n".encode(), mode=_PRIVATE)
         public = self.path / f"{stem}.pub.pem"
-        write_new(public, public_pem(signer.public), mode=_PUBLIC)
+        _write_once(public, public_pem(signer.public), mode=_PUBLIC)
         return [private, public]
 
     def _make_free(self) -> None:
@@ -278,6 +301,12 @@ class KeyKeeper(KeyFolder):
                 raise ConfigurationError(msg) from error
             with lock:
                 yield
+
+
+def _write_once(path: Path, raw: bytes, *, mode: int) -> None:
+    """Write a file, or find it as a command that was cut off has left it."""
+    if not path.exists() or read_file(path) != raw:
+        write_new(path, raw, mode=mode)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,10 @@ from coin_protocol.signer import Signer
 LOOK_SECONDS: Final = 1.0
 """How often the key set's file is looked at, at most."""
 
+RETRY_SECONDS: Final = 30.0
+"""How soon keys are looked for again that are listed and could not be had: an HSM may have been
+away, or a file still on its way."""
+
 _LOG = logging.getLogger(__name__)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Stamp = tuple[int, int, int]
@@ -36,19 +41,22 @@ class _Loaded:
         ring: Its keys.
         signers: Private halves by key id, of keys whose window has not ended.
         newest_first: The keys that can sign.
+        complete: Whether these are all whose window has not ended.
     """
 
     served: SignedKeySet
     ring: KeyRing
     signers: Mapping[str, Signer]
     newest_first: tuple[ListedKey, ...]
+    complete: bool
 
 
 class RotatingSigner:
     """Signs with the newest key of a folder whose window holds, and knows the key set to serve.
 
     A changed key set is noticed within a second of the next use. What cannot be read is logged
-    and changes nothing: the keys known before go on signing. Safe to use from several threads.
+    and changes nothing: the keys known before go on signing, and it is looked for again every
+    `RETRY_SECONDS`. Safe to use from several threads.
 
     A statement's envelope is made with `envelope.sign`, which holds one key for both the
     signature and its key id. Ask for `served` after signing, not before: it then lists the key.
@@ -75,7 +83,9 @@ class RotatingSigner:
         self._reading = threading.Lock()
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._stamp = self._file_stamp()
+        self._told: set[str] = set()
         self._loaded = self._load({})
+        self._retry_at = _retry_at(complete=self._loaded.complete)
         self.current()
 
     @classmethod
@@ -145,21 +155,42 @@ class RotatingSigner:
             self._read_again()
 
     def _look(self) -> None:
-        """Read the folder again if its key set changed and nobody else is at it."""
+        """Read the folder again if its key set changed, or a key is still to be found."""
         if time.monotonic() < self._look_at or not self._reading.acquire(blocking=False):
             return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        if self._file_stamp() != self._stamp:
+            self._told.clear()
+            self._try_again()
+        elif time.monotonic() >= self._retry_at:
+            # What was away may take long to say so again: nobody who signs waits for it.
+            try:
+                threading.Thread(target=self._try_again, name="coin-keys", daemon=True).start()
+            except RuntimeError:
+                # The interpreter is ending.
+                self._reading.release()
+        else:
+            self._reading.release()
+
+    def _try_again(self) -> None:
+        """Read the folder again, and give back the lock that the caller has taken."""
         try:
-            self._look_at = time.monotonic() + LOOK_SECONDS
-            if self._file_stamp() != self._stamp:
-                self._read_again()
+            self._read_again()
         except CoinError as error:
-            _LOG.warning("the key folder changed and cannot be used: %s", error)
+            self._tell(f"the key folder changed and cannot be used: {error}")
         finally:
             self._reading.release()
+
+    def _tell(self, message: str) -> None:
+        """Warn once until the key set changes."""
+        if message not in self._told:
+            self._told.add(message)
+            _LOG.warning("%s", message)
 
     def _read_again(self) -> None:
         # Taken first: a change while the file is read is then seen at the next look.
         self._stamp = self._file_stamp()
+        self._retry_at = _retry_at(complete=False)
         fresh = self._load(self._loaded.signers)
         if fresh.ring.sequence < self._loaded.ring.sequence:
             msg = (
@@ -168,6 +199,7 @@ class RotatingSigner:
             )
             raise ConfigurationError(msg)
         self._loaded = fresh
+        self._retry_at = _retry_at(complete=fresh.complete)
 
     def _load(self, known: Mapping[str, Signer]) -> _Loaded:
         served, ring = self._folder.read()
@@ -176,15 +208,16 @@ class RotatingSigner:
             raise ConfigurationError(msg)
         now = self._clock()
         signers: dict[str, Signer] = {}
-        usable = []
+        usable, complete = [], True
         for listed in ring.keys:
             if listed.end <= now:
                 continue
             keyid = listed.key.keyid
             try:
                 signers[keyid] = known.get(keyid) or self._folder.signer(listed)
-            except ConfigurationError as error:
-                _LOG.warning("a listed key cannot sign here: %s", error)
+            except CoinError as error:
+                complete = False
+                self._tell(f"a listed key cannot sign here: {error}")
             else:
                 usable.append(listed)
         if not usable:
@@ -196,7 +229,7 @@ class RotatingSigner:
         # Of two with one date the later in the list is newer.
         order = sorted(enumerate(usable), key=lambda found: (found[1].not_before, found[0]))
         newest_first = tuple(listed for _, listed in reversed(order))
-        return _Loaded(served, ring, signers, newest_first)
+        return _Loaded(served, ring, signers, newest_first, complete)
 
     def _file_stamp(self) -> _Stamp | None:
         try:
@@ -204,6 +237,10 @@ class RotatingSigner:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _retry_at(*, complete: bool) -> float:
+    return math.inf if complete else time.monotonic() + RETRY_SECONDS
 
 
 def _steady_clock() -> Callable[[], datetime]:

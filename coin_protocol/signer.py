@@ -7,6 +7,7 @@ an HSM. A package brings another scheme (a cloud KMS) with an entry point in the
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from coin_protocol.errors import ConfigurationError, InvalidInputError
 from coin_protocol.keys import ECDSA_P256, ED25519, VerificationKey
 from coin_protocol.v1 import keys_pb2
+
+_LOG = logging.getLogger(__name__)
+_OPEN_TO_OTHERS: Final = 0o007
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -80,12 +84,15 @@ class KeySigner:
         """Return this signer: it has one key."""
         return self
 
-    def to_pem(self) -> bytes:
-        """Return the private key as unencrypted PKCS#8 PEM, for `write_private_key`."""
+    def to_pem(self, password: bytes | None = None) -> bytes:
+        """Return the private key as PKCS#8 PEM, encrypted if a password is given."""
+        encryption = (
+            serialization.BestAvailableEncryption(password)
+            if password
+            else serialization.NoEncryption()
+        )
         return self._key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
         )
 
     @classmethod
@@ -106,6 +113,8 @@ class FileSigner(KeySigner):
     def from_uri(cls, uri: str, name: str) -> FileSigner:
         """Read `file:PATH`; the password of an encrypted key is in `COIN_KEY_PASSWORD`.
 
+        A file that others can read is used, and warned of in the log.
+
         Raises:
             ConfigurationError: The file is missing, unreadable, encrypted with another
                 password, or no private key of a known kind.
@@ -117,12 +126,12 @@ class FileSigner(KeySigner):
         path = Path(unquote(parts.path))
         try:
             pem = path.read_bytes()
+            mode = path.stat().st_mode
         except (OSError, ValueError) as error:
             msg = f"cannot read the key file {path!r}: {getattr(error, 'strerror', error)}"
             raise ConfigurationError(msg) from error
-        password = os.environ.get("COIN_KEY_PASSWORD")
         try:
-            key = serialization.load_pem_private_key(pem, password.encode() if password else None)
+            key = serialization.load_pem_private_key(pem, key_password())
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             # The library's own text may quote the file, so it is left out.
             msg = (
@@ -130,6 +139,9 @@ class FileSigner(KeySigner):
                 "COIN_KEY_PASSWORD set if and only if it is encrypted"
             )
             raise ConfigurationError(msg) from error
+        if os.name == "posix" and mode & _OPEN_TO_OTHERS:
+            # Not refused: secrets that a cluster mounts are often like that.
+            _LOG.warning("every user of this machine can read or write the private key %s", path)
         try:
             return cls(name, key)
         except InvalidInputError as error:
@@ -184,13 +196,18 @@ def _split(uri: str) -> SplitResult:
         raise ConfigurationError(msg) from None
 
 
-def write_private_key(path: Path, signer: KeySigner) -> None:
+def write_private_key(path: Path, signer: KeySigner, password: bytes | None = None) -> None:
     """Write a private key as PKCS#8 PEM, readable by its owner only, whole or not at all.
+
+    Args:
+        path: Where.
+        signer: Holds it.
+        password: To encrypt it with.
 
     Raises:
         ConfigurationError: The file exists (keys are never overwritten) or cannot be made.
     """
-    write_new(path, signer.to_pem())
+    write_new(path, signer.to_pem(password))
 
 
 def write_new(path: Path, raw: bytes, *, mode: int = 0o600) -> None:
@@ -223,6 +240,11 @@ def write_new(path: Path, raw: bytes, *, mode: int = 0o600) -> None:
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror}"
         raise ConfigurationError(msg) from error
+
+
+def key_password() -> bytes | None:
+    """Return the password of encrypted keys, from `COIN_KEY_PASSWORD`."""
+    return os.environ.get("COIN_KEY_PASSWORD", "").encode() or None
 
 
 def sync_folder(folder: Path) -> None:

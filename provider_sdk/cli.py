@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from coin_protocol.cli.common import (
+    UNDECIDED,
     ProfileOption,
     TlsOption,
     load_profile,
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from provider_sdk.ops.metrics import Metrics
     from provider_sdk.ops.settings import ProviderSettings
     from provider_sdk.service import ServiceSettings
+
+_LOG = logging.getLogger(__name__)
+
+CLOSING_SECONDS: Final = 10.0
+"""To close the store at shutdown; with the grace periods, less than the units' TimeoutStopSec."""
 
 app = typer.Typer(help="The provider's side.", no_args_is_help=True)
 
@@ -75,11 +83,16 @@ def config(
     keys: KeysOption = None,
     name: NameOption = None,
     database: DatabaseOption = None,
+    upstream: Annotated[str | None, typer.Option(help="As `coin gateway` is told it.")] = None,
 ) -> None:
-    """Print the settings in force, secrets masked."""
-    from provider_sdk.ops.effective import effective_settings
+    """Print the settings in force, secrets masked; the gateway's too, where there are any."""
+    from provider_sdk.gateway import config as gateway
+    from provider_sdk.ops.effective import effective_settings, shown_settings
 
-    print_json(effective_settings(_settings(config, keys=keys, name=name, database=database)))
+    found = effective_settings(_settings(config, keys=keys, name=name, database=database))
+    if upstream is not None or gateway.is_configured(config):
+        found["gateway"] = shown_settings(gateway.load_settings(config, upstream=upstream))
+    print_json(found)
 
 
 @app.command()
@@ -142,7 +155,9 @@ def worker(
     """
     settings = _settings(config, keys=keys, name=name, database=database, profile=profile)
     if not settings.embedding_workers:
-        msg = "embedding_workers is 0: a worker without threads does nothing"
+        msg = (
+            "embedding_workers is 0, and a worker without threads does nothing: set it to 1 or more"
+        )
         raise ConfigurationError(msg)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -204,13 +219,17 @@ def replay(
 
 @contextmanager
 def running(
-    settings: ProviderSettings, *, embed: bool = True
+    settings: ProviderSettings, *, embed: bool = True, secrets: Iterable[str] = ()
 ) -> Iterator[tuple[Assembly, Metrics]]:
     """Give a provider with all that runs beside it: logs, metrics, recovery, fingerprints.
+
+    What is not closed in time at the end, for a database that hangs, is left as a kill would
+    leave it, which loses nothing that a client holds; the process then exits with 3.
 
     Args:
         settings: Of this process.
         embed: Whether fingerprints are made here, as the settings say.
+        secrets: Other secrets of this process that no log line may hold.
     """
     from provider_sdk.assembly import assembled, embedding
     from provider_sdk.ops.exposition import serve_metrics
@@ -218,21 +237,38 @@ def running(
     from provider_sdk.ops.metrics import Metrics
 
     configure_logging(
-        level=settings.log_level, output=settings.log_format, secrets=[*settings.secret_values()]
+        level=settings.log_level,
+        output=settings.log_format,
+        secrets=[*settings.secret_values(), *secrets],
     )
     metrics = Metrics()
     threads = settings.embedding_workers if embed else 0
-    with table_models(load_profile(settings.profile)) as models:
-        _ = models.table
-        if threads:
-            _ = models.embedder
-    listen = settings.metrics_listen
-    with (
-        nullcontext() if listen is None else serve_metrics(metrics, listen),
-        assembled(settings, models, metrics) as assembly,
-        embedding(assembly, threads, metrics),
-    ):
+    with ExitStack() as stack:
+        if settings.metrics_listen is not None:
+            # Before the models: where a table is built they take minutes, and health is asked for.
+            stack.enter_context(serve_metrics(metrics, settings.metrics_listen))
+        with table_models(load_profile(settings.profile)) as models:
+            _ = models.table
+            if threads:
+                _ = models.embedder
+        seconds = CLOSING_SECONDS + (settings.grace_seconds if threads else 0)
+        closing = threading.Timer(seconds, _leave, (seconds,))
+        closing.daemon = True
+        stack.callback(closing.cancel)
+        assembly = stack.enter_context(assembled(settings, models, metrics))
+        stack.enter_context(embedding(assembly, threads, metrics))
+        stack.callback(closing.start)
         yield assembly, metrics
+
+
+def _leave(seconds: float) -> None:
+    """End the process, whatever still waits in it."""
+    _LOG.error(
+        "not closed within %g s: the database hangs, or a batch is long; ending all the same",
+        seconds,
+    )
+    logging.shutdown()
+    os._exit(UNDECIDED)
 
 
 def _service(

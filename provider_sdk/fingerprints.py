@@ -83,6 +83,9 @@ class FingerprintWorker:
             except CoinError as error:
                 _LOG.warning("fingerprints are put off: %s", error)
                 failed, found = True, False
+            except Exception:  # noqa: BLE001 - the thread must live on
+                _LOG.exception("fingerprints are put off")
+                failed, found = True, False
             if not found:
                 stop.wait(idle_seconds)
 
@@ -101,7 +104,7 @@ class FingerprintWorker:
         found = claim(self._store, self.name, self._claim_seconds)
         if found is None:
             return False
-        session_id = found.record.secret.session_id
+        session_id = found.session_id
         try:
             self._make(found, stop)
         except StoreUnavailableError:
@@ -120,8 +123,8 @@ class FingerprintWorker:
         return True
 
     def _make(self, found: Claim, stop: threading.Event | None) -> None:
-        session_id = found.record.secret.session_id
-        safe = self._store.safe
+        session_id, safe = found.session_id, self._store.safe
+        record = self._store.record(found.row, found.block_rows)
         windows = {
             row.block_index: safe.open_windows(session_id, row.block_index, row.windows)
             for row in found.block_rows
@@ -140,8 +143,8 @@ class FingerprintWorker:
                 return  # taken for dead: another worker has it
             self._embedded(len(made))
             windows |= made
-        found.record.windows = b"".join(windows[row.block_index] for row in found.block_rows)
-        signed = self._provider.sign_fingerprints(found.record)
+        record.windows = b"".join(windows[row.block_index] for row in found.block_rows)
+        signed = self._provider.sign_fingerprints(record)
         keep_fingerprints(self._store, session_id, signed, worker=self.name)
 
     def embed(self, session_id: bytes, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, bytes]]:

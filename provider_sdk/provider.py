@@ -21,6 +21,7 @@ from coin_protocol.encoding import digest
 from coin_protocol.errors import (
     ConfigurationError,
     ExposureCapError,
+    InvalidInputError,
     NotReadyError,
     RefusedError,
 )
@@ -28,7 +29,7 @@ from coin_protocol.keys import KeyRing
 from coin_protocol.keyset import KeySetSource, SignedKeySet
 from coin_protocol.models import Models
 from coin_protocol.profile import Profile
-from coin_protocol.signer import Signer
+from coin_protocol.signer import KeySigner, Signer
 from coin_protocol.table import TokenTable
 from coin_protocol.v1 import envelope_pb2, opening_pb2, statements_pb2
 from provider_sdk.answering import Answerer, Challenge
@@ -48,6 +49,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+_SIGNERS: Final = 8
+"""Signatures that an HSM or a service is asked for at once."""
 _NO_IDS: Final = np.empty(0, np.uint32)
 
 
@@ -125,6 +128,7 @@ class Provider:
             clock=self.clock,
         )
         self._background = ThreadPoolExecutor(1, thread_name_prefix="coin-fingerprints")
+        self._signing = ThreadPoolExecutor(_SIGNERS, thread_name_prefix="coin-signing")
         self._ready = threading.Condition()
 
     def __enter__(self) -> Self:
@@ -141,7 +145,8 @@ class Provider:
         self.close()
 
     def close(self) -> None:
-        """Finish the fingerprints under way and stop the background thread."""
+        """Finish signatures and fingerprints under way, and stop the background threads."""
+        self._signing.shutdown()  # sessions that end there need a provider that is open
         self.closed = True
         self._background.shutdown()
 
@@ -220,6 +225,26 @@ class Provider:
     def run_later(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a call on the background thread, after what was asked for before."""
         return self._background.submit(call, *args, **kwargs)
+
+    @property
+    def signs_at_once(self) -> bool:
+        """Whether the key is in memory; an HSM or a service may be waited for, and long."""
+        try:
+            return isinstance(self.signer.current(), KeySigner)
+        except Exception:  # noqa: BLE001 - whoever signs next meets it, and says so
+            return True
+
+    def sign_later(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a call that signs on a thread that may be kept waiting.
+
+        Raises:
+            InvalidInputError: The provider is closed.
+        """
+        try:
+            return self._signing.submit(call, *args, **kwargs)
+        except RuntimeError as error:
+            msg = "the provider is closed: it signs nothing more"
+            raise InvalidInputError(msg) from error
 
     def embed_block(self, token_ids: npt.NDArray[np.uint32]) -> list[bytes]:
         """Return the quantised window embeddings of a block."""

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from coin_protocol.errors import CoinError
+from coin_protocol.errors import CoinError, TryLaterError
+from coin_protocol.limits import CLOCK_SKEW_SECONDS
 from coin_protocol.usage import INSIDE, usage_for
 from coin_protocol.v1 import statements_pb2
 from provider_sdk.provider import Provider
@@ -28,26 +29,33 @@ def recover(provider: Provider, store: SqlStore) -> int:
     """Close every session whose process is dead, as crashed; return how many there were.
 
     What a client holds of them stays true: no checkpoint left before its block was on disk, so
-    each is a prefix of what is committed to here.
+    each is a prefix of what is committed to here. One that cannot be closed (its sealing key is
+    gone) does not hold up the others, and is tried again the next time.
 
     Raises:
-        CoinError: One could not be closed; it is left for the next time.
+        TryLaterError: Store or signer do not answer.
     """
-    closed = 0
-    while (left := take_abandoned(store)) is not None:
+    closed, failed = 0, set[bytes]()
+    while (left := take_abandoned(store, besides=failed)) is not None:
         try:
             _close(provider, store, left)
-        except Exception:
-            store.give_up(left.opened.secret.session_id)
+        except TryLaterError:
+            store.give_up(left.session_id)
             raise
-        closed += 1
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next one gets its turn
+            store.give_up(left.session_id)
+            failed.add(left.session_id)
+            _LOG.error("session %s cannot be closed: %s", left.session_id.hex(), _why(error))
+        else:
+            closed += 1
     return closed
 
 
 def _close(provider: Provider, store: SqlStore, left: Abandoned) -> None:
-    session = provider.session_class(provider, left.opened)
+    opened = store.opened(left.row)
+    session = provider.session_class(provider, opened)
     for row in left.block_rows:
-        session.append(store.safe.open_ids(left.opened.secret.session_id, row).slice(0, 1 << 32))
+        session.take(store.safe.open_ids(left.session_id, row).slice(0, row.token_count))
     record = session.close(
         answer=b"",
         answer_tokens=0,
@@ -59,6 +67,11 @@ def _close(provider: Provider, store: SqlStore, left: Abandoned) -> None:
         abort_reason=statements_pb2.ABORT_REASON_CRASHED,
     )
     store.finish(record, session.block(session.block_count), Delivered((_NOTE,))).result()
+
+
+def _why(error: Exception) -> str:
+    """Say what happened; of an error that is not ours only its kind, as its text may be a key's."""
+    return str(error) if isinstance(error, CoinError) else type(error).__name__
 
 
 class Keeper:
@@ -78,13 +91,15 @@ class Keeper:
         Args:
             provider: Signs what is closed.
             store: Where sessions are kept.
-            retention_days: After which a session's secrets are deleted.
+            retention_days: After which a session's secrets are deleted, give or take the skew of
+                honest clocks.
             recovered: Told each time how many sessions were closed as crashed.
             purged: Told each time how many sessions were purged.
         """
         self._provider = provider
         self._store = store
-        self._retention_seconds = retention_days * _DAY
+        # Longer than promised, or a verifier whose clock is a little behind would call it broken.
+        self._retention_seconds = retention_days * _DAY + CLOCK_SKEW_SECONDS
         self._recovered = recovered
         self._purged = purged
         self._stop = threading.Event()

@@ -64,8 +64,9 @@ class Session:
         Raises:
             InvalidInputError: Model name, request or nonce are out of their limits.
         """
-        if not 0 < len(model.encode()) <= MAX_NAME_BYTES:
-            msg = f"the model's name must have 1 to {MAX_NAME_BYTES} bytes"
+        named = model.encode(errors="replace")
+        if not 0 < len(named) <= MAX_NAME_BYTES or named.decode() != model:
+            msg = f"the model's name must have 1 to {MAX_NAME_BYTES} bytes of UTF-8"
             raise InvalidInputError(msg)
         if not NONCE_MIN_BYTES <= len(client_nonce) <= NONCE_MAX_BYTES:
             msg = (
@@ -131,13 +132,16 @@ class Session:
         Raises:
             InvalidInputError: An id is outside the vocabulary, or the session is finished.
         """
+        return [self.checkpoint(prefix) for prefix in self.take(token_ids)]
+
+    def take(self, token_ids: Sequence[int] | npt.NDArray[np.integer]) -> list[Prefix]:
+        """Commit to token ids, and return what checkpoints are due for; errors as `append`."""
         if self._finished or self.provider.closed:
             self._require_open()
         prefixes = self._builder.append(token_ids)
-        if not prefixes:
-            return []
-        self._embed_up_to(self._builder.block_count)
-        return [self._checkpoint(prefix) for prefix in prefixes]
+        if prefixes:
+            self._embed_up_to(self._builder.block_count)
+        return prefixes
 
     def finish(
         self,
@@ -263,7 +267,8 @@ class Session:
             statement.answers_until.FromDatetime(until)
         return statement
 
-    def _checkpoint(self, prefix: Prefix) -> envelope_pb2.Envelope:
+    def checkpoint(self, prefix: Prefix) -> envelope_pb2.Envelope:
+        """Sign that the ids so far begin with a prefix."""
         opened = self.opened.statement
         statement = statements_pb2.Checkpoint(
             session_id=opened.session_id,

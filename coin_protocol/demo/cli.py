@@ -38,7 +38,8 @@ def demo(
     """Watch an honest reply pass an audit, and nine lies get caught.
 
     Starts a provider and a verifier as two processes that talk gRPC over loopback. Exit
-    code 0: every verdict is the expected one, by the check that should decide.
+    code 0: every verdict is the expected one, by the check that should decide. Where the judge
+    leaves the honest reply undecided, as it does once in two hundred draws, another is asked for.
     """
     with table_models(Profile.shipped("demo")) as models:
         _ = models.table
@@ -102,12 +103,14 @@ def _document(played: Played) -> dict[str, Any]:
         "tokens_exposed": exposure.tokens,
         "block_embeddings_exposed": exposure.block_embeddings,
         "seconds": round(played.seconds, 2),
+        "undecided_before": played.undecided,
     }
 
 
 def _row(played: Played) -> tuple[str, ...]:
     colour = {"PASS": "green", "FAIL": "red"}.get(played.outcome, "yellow")
     mark = "" if played.as_expected else " [bold yellow](unexpected)[/]"
+    mark += f" (reply {played.undecided + 1})" if played.undecided else ""
     exposure = played.verdict.exposure
     return (
         played.scenario.title,

@@ -7,9 +7,10 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
@@ -29,8 +30,12 @@ from verifier_sdk.replay_client import ask_replay
 
 PROVIDER: Final = "demo-provider"
 VERIFIER: Final = "demo-verifier"
-_HONEST: Final = "logic-02"
-"""Trace of the honest reply: the judge passed it in 60 of 60 simulated audits."""
+_HONEST: Final = "math-03"
+"""Trace of the honest reply: of 4,000 simulated audits the judge passed 3,981 and failed none."""
+
+_REPLIES: Final = 3
+"""Honest replies that are asked for at most: what is opened is drawn, and one draw in two hundred
+leaves the judge undecided."""
 
 _START_SECONDS: Final = 120.0
 _CALL_SECONDS: Final = 60.0
@@ -38,13 +43,23 @@ _CALL_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A scenario and what came of it."""
+    """A scenario and what came of it.
+
+    Attributes:
+        scenario: Who lied, if anybody did.
+        trace: What was asked and answered.
+        verdict: Of the audit.
+        bundle: That it comes in.
+        seconds: Of asking and auditing.
+        undecided: Honest replies before this one whose audit ended without a decision.
+    """
 
     scenario: Scenario
     trace: Trace
     verdict: receipt_pb2.Verdict
     bundle: receipt_pb2.Bundle
     seconds: float
+    undecided: int = 0
 
     @property
     def failed_checks(self) -> list[str]:
@@ -104,9 +119,34 @@ async def play(folder: Path) -> AsyncIterator[Played]:
                 receipt, asking = await asked
                 if number + 1 < len(pairs):
                     asked = asyncio.create_task(_ask(*pairs[number + 1], to_provider))
-                bundle, auditing = await _audit(receipt, to_verifier)
-                verdict = read_verdict(bundle.verdict.payload)
-                yield Played(scenario, trace, verdict, bundle, asking + auditing)
+                yield await _decided(
+                    scenario,
+                    trace,
+                    (receipt, asking),
+                    ask=partial(_ask, scenario, trace, to_provider),
+                    audit=partial(_audit, channel=to_verifier),
+                )
+
+
+async def _decided(
+    scenario: Scenario,
+    trace: Trace,
+    asked: tuple[receipt_pb2.Receipt, float],
+    *,
+    ask: Callable[[], Awaitable[tuple[receipt_pb2.Receipt, float]]],
+    audit: Callable[[receipt_pb2.Receipt], Awaitable[tuple[receipt_pb2.Bundle, float]]],
+) -> Played:
+    """Audit a reply; where the judge leaves an honest one undecided, ask for another."""
+    receipt, asking = asked
+    undecided = 0
+    while True:
+        bundle, auditing = await audit(receipt)
+        verdict = read_verdict(bundle.verdict.payload)
+        played = Played(scenario, trace, verdict, bundle, asking + auditing, undecided)
+        if scenario.caught_by or played.outcome != "INCONCLUSIVE" or undecided + 1 == _REPLIES:
+            return played
+        receipt, asking = await ask()
+        undecided += 1
 
 
 def _traces() -> Iterator[Trace]:

@@ -171,6 +171,8 @@ async def make_server(
     options = dict(CHANNEL_OPTIONS)
     most = options.get("grpc.max_receive_message_length", max_request_bytes)
     options["grpc.max_receive_message_length"] = min(most, max_request_bytes)
+    # Else a second server on the same port would be given half of the calls, and say nothing.
+    options["grpc.so_reuseport"] = 0
     if guard is not None:
         options |= dict(GUARDED_OPTIONS)
     inner = aio.server(

@@ -1,15 +1,18 @@
 """What stands before every call of a server that strangers can reach.
 
 In this order: who calls (client certificate or bearer token), how often that name may call,
-and whether the call has a deadline. Health and reflection are open to all.
+and whether the call has a deadline. All of it before a byte of the request is waited for: a call
+whose request never comes would otherwise hold its place, and ask nobody for leave. Health and
+reflection are open to all, in numbers that leave room for the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +38,14 @@ from coin_protocol.transport.tokens import TokenFile
 OPEN_SERVICES: Final = frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME})
 MAX_CALL_SECONDS: Final = 300.0
 """The longest deadline: no call of the protocol takes longer to answer."""
+
+MAX_OPEN_CALLS: Final = 128
+"""Calls under way of each method of health and reflection, which ask nobody for leave: a server
+takes no calls at all beyond `MAX_CONCURRENT_CALLS`, and streams of strangers must not fill it."""
+
+REQUEST_SECONDS: Final = 5.0
+"""How long a call's request may take to come: at the rate that one verifier may call, calls that
+wait for none stay fewer than a server takes at a time."""
 
 _SLACK_SECONDS: Final = 1.0
 """grpc rounds a client's deadline up on the wire."""
@@ -74,7 +85,8 @@ class Guard(aio.ServerInterceptor):
         Args:
             tokens: Demand a bearer token of every call; None where client certificates, or
                 loopback, say who calls.
-            rate: Of each caller; all that nobody authenticated share one.
+            rate: Of each caller; all that nobody authenticated share one, with those whose token
+                is not known.
             max_call_seconds: The longest deadline that is taken.
             observer: Told of every call.
         """
@@ -83,6 +95,7 @@ class Guard(aio.ServerInterceptor):
         self._tokens = tokens
         self._rate = rate
         self._limiter = RateLimiter(rate)
+        self._opened: Counter[str] = Counter()
         self._max_call_seconds = max_call_seconds
 
     async def intercept_service(
@@ -93,35 +106,74 @@ class Guard(aio.ServerInterceptor):
         """Put the guard before a handler."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.lstrip("/")
-        if handler is None or method.rpartition("/")[0] in OPEN_SERVICES:
+        if handler is None:
             return handler
         unary, stream = handler.unary_unary, handler.unary_stream
         forms = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
+        enter = self._open if method.rpartition("/")[0] in OPEN_SERVICES else self._guarded
 
-        async def answer(request: object, context: Context) -> object:
-            with self._observing(method, context) as call:
-                await self._admit(call, context)
-                return await unary(request, context)
+        async def answer(requests: AsyncIterator[object], context: Context) -> object:
+            async with enter(method, context):
+                return await unary(await _only(requests, context), context)
 
-        async def answer_stream(request: object, context: Context) -> AsyncIterator[object]:
-            with self._observing(method, context) as call:
-                await self._admit(call, context)
+        async def answer_stream(
+            requests: AsyncIterator[object], context: Context
+        ) -> AsyncIterator[object]:
+            async with enter(method, context):
+                request = await _only(requests, context)
                 async for reply in stream_of(stream, request, context):
                     yield reply
 
+        async def converse(
+            requests: AsyncIterator[object], context: Context
+        ) -> AsyncIterator[object]:
+            async with enter(method, context):
+                async for reply in stream_of(handler.stream_stream, requests, context):
+                    yield reply
+
+        # As if requests were streamed: grpc runs other handlers when the request is there only.
         if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(answer, **forms)
+            return grpc.stream_unary_rpc_method_handler(answer, **forms)
         if stream is not None:
-            return grpc.unary_stream_rpc_method_handler(answer_stream, **forms)
-        # No service here takes a stream, and nothing is served that no guard stands before.
+            return grpc.stream_stream_rpc_method_handler(answer_stream, **forms)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(converse, **forms)
+        # Nothing here is of the fourth form, and nothing is served that no guard stands before.
         return None
+
+    @asynccontextmanager
+    async def _guarded(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Let a call in that may go on; tell of it when it ends."""
+        with self._observing(method, context) as call:
+            await self._admit(call, context)
+            yield
+
+    @asynccontextmanager
+    async def _open(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Let anyone's call in, while there are not too many."""
+        if self._opened[method] >= MAX_OPEN_CALLS:
+            most = f"{MAX_OPEN_CALLS} calls of {method} under way"
+            await abort(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{most}; call again shortly",
+                error_info("RATE_LIMITED"),
+                quota_failure(f"method:{method}", most),
+                retry_info(1.0),
+            )
+        self._opened[method] += 1
+        try:
+            yield
+        finally:
+            self._opened[method] -= 1
 
     async def _admit(self, call: _Call, context: Context) -> None:
         """Authenticate, then check rate and deadline; abort a call that may not go on."""
-        call.verifier = await self._authenticated(context)
+        name, shown = self._authenticated(context)
+        call.verifier = name or ""
         _CALLER.set(call.verifier)
         wait = self._limiter.take(call.verifier)
         if wait > 0:
@@ -133,6 +185,13 @@ class Guard(aio.ServerInterceptor):
                 error_info("RATE_LIMITED"),
                 quota_failure(f"verifier:{call.verifier}", most),
                 retry_info(wait),
+            )
+        if name is None:
+            await abort(
+                context,
+                grpc.StatusCode.UNAUTHENTICATED,
+                "wanted metadata 'authorization: Bearer TOKEN', with a token known here",
+                error_info("TOKEN_UNKNOWN" if shown else "TOKEN_MISSING"),
             )
         left = context.time_remaining()
         # types-grpcio has a float only; without a deadline there is None.
@@ -146,24 +205,25 @@ class Guard(aio.ServerInterceptor):
                 bad_request("grpc-timeout", f"set {wanted}"),
             )
         if left <= 0:
-            await abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+            await abort(
+                context,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the deadline has passed",
+                error_info("DEADLINE_PASSED"),
+            )
 
-    async def _authenticated(self, context: Context) -> str:
-        """Return the name that a token, or else a certificate, was given for."""
+    def _authenticated(self, context: Context) -> tuple[str | None, bool]:
+        """Return whose token or else certificate is shown, and whether a token is.
+
+        The name is None where a token is demanded and none that is known was shown.
+        """
         if self._tokens is None:
-            return _certified_name(context)
+            return _certified_name(context), False
         metadata = context.invocation_metadata() or ()
         shown = [value for key, value in metadata if key == "authorization"]
         # With two of them it would be open which one counts.
         name = self._tokens.name_of(str(shown[0])) if len(shown) == 1 else None
-        if name is None:
-            await abort(
-                context,
-                grpc.StatusCode.UNAUTHENTICATED,
-                "wanted metadata 'authorization: Bearer TOKEN', with a token known here",
-                error_info("TOKEN_UNKNOWN" if shown else "TOKEN_MISSING"),
-            )
-        return name
+        return name, bool(shown)
 
     @contextmanager
     def _observing(self, method: str, context: Context) -> Iterator[_Call]:
@@ -176,6 +236,23 @@ class Guard(aio.ServerInterceptor):
         finally:
             seconds = time.perf_counter() - started
             self.observer.observed(method, call.verifier, call.code, seconds)
+
+
+async def _only(requests: AsyncIterator[object], context: Context) -> object:
+    """Return the one request of a call, or end a call that sends none in time."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        await abort(
+            context,
+            grpc.StatusCode.UNAVAILABLE,
+            f"the request did not come within {REQUEST_SECONDS:g} s",
+            error_info("TRY_LATER"),
+            retry_info(1.0),
+        )
+    return await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "not the message wanted")
 
 
 def _code_of(error: BaseException, context: Context) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -150,7 +151,7 @@ def _read_pair(certificate: Path, key: Path) -> tuple[bytes, bytes]:
 
     Raises:
         ConfigurationError: A file cannot be read or is no PEM, the key is another
-            certificate's, or the certificate has expired.
+            certificate's or of a kind that grpc cannot use, or the certificate has expired.
     """
     raw_key, raw_chain = _read(key), _read(certificate)
     try:
@@ -160,6 +161,9 @@ def _read_pair(certificate: Path, key: Path) -> tuple[bytes, bytes]:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         msg = f"wanted an unencrypted PEM key in {key} and PEM certificates in {certificate}"
         raise ConfigurationError(msg) from error
+    if not _can_be_served(own.public_key()):
+        msg = f"the key in {key} is of a kind that TLS here cannot use: wanted RSA, P-256 or P-384"
+        raise ConfigurationError(msg)
     if not matches:
         msg = f"the key in {key} is not that of the first certificate in {certificate}"
         raise ConfigurationError(msg)
@@ -168,6 +172,13 @@ def _read_pair(certificate: Path, key: Path) -> tuple[bytes, bytes]:
         msg = f"the certificate in {certificate} expired at {ended}: put a new one there"
         raise ConfigurationError(msg)
     return raw_key, raw_chain
+
+
+def _can_be_served(public: object) -> bool:
+    """Whether grpc's TLS signs with such keys; with others every handshake fails, and no start."""
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return isinstance(public.curve, (ec.SECP256R1, ec.SECP384R1))
+    return isinstance(public, rsa.RSAPublicKey)
 
 
 def _read_authorities(path: Path) -> bytes:

@@ -88,9 +88,10 @@ class TokenFile:
 
         Takes the same time whichever token of the file it is.
         """
-        if header[: len(_SCHEME)].lower() != _SCHEME or len(header) > MAX_TOKEN_CHARACTERS:
+        scheme, token = header[: len(_SCHEME)].lower(), header[len(_SCHEME) :].strip()
+        if scheme != _SCHEME or len(token) > MAX_TOKEN_CHARACTERS:
             return None
-        shown = _digest(header[len(_SCHEME) :].strip())
+        shown = _digest(token)
         found = None
         for name, digest in self._known.get():
             if hmac.compare_digest(shown, digest):

@@ -26,6 +26,7 @@ class Names:
     Attributes:
         prompt: The prompt.
         prompt_beside: Each is added to the prompt: it was input too.
+        parts_beside: Make up what `prompt_beside` names, and stand for it where it is not stated.
         cached: Prompt tokens read from a cache.
         uncached: The rest of the prompt: with `cached` it must make the prompt.
         completion: What was generated, with or without reasoning.
@@ -35,6 +36,7 @@ class Names:
 
     prompt: tuple[str, ...]
     prompt_beside: tuple[str, ...] = ()
+    parts_beside: tuple[str, ...] = ()
     cached: tuple[str, ...]
     uncached: tuple[str, ...] = ()
     completion: tuple[str, ...]
@@ -101,6 +103,10 @@ _DEEPSEEK: Final = Names(
 _ANTHROPIC: Final = Names(
     prompt=("input_tokens",),
     prompt_beside=("cache_creation_input_tokens",),
+    parts_beside=(
+        "cache_creation.ephemeral_5m_input_tokens",
+        "cache_creation.ephemeral_1h_input_tokens",
+    ),
     cached=("cache_read_input_tokens",),
     completion=("output_tokens",),
     reasoning=("output_tokens_details.thinking_tokens",),

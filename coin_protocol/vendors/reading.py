@@ -9,7 +9,7 @@ from coin_protocol.usage import BESIDE, INSIDE
 from coin_protocol.v1 import statements_pb2 as pb
 from coin_protocol.vendors.codes import UsageCode, UsageError
 from coin_protocol.vendors.conventions import CONVENTIONS, CachedCounting, Convention
-from coin_protocol.vendors.counts import agreed, needed
+from coin_protocol.vendors.counts import agreed, count, needed
 from coin_protocol.vendors.reported import Reported
 
 
@@ -71,8 +71,24 @@ def _prompt(convention: Convention, block: Mapping[str, object]) -> tuple[int, i
             f"{prompt} prompt tokens; ask the vendor which of them is billed"
         )
         raise UsageError(UsageCode.FIELDS_DISAGREE, msg)
-    prompt += sum(agreed(block, [name]) or 0 for name in names.prompt_beside)
-    return prompt, cached or 0
+    return prompt + _beside(convention, block), cached or 0
+
+
+def _beside(convention: Convention, block: Mapping[str, object]) -> int:
+    """Return what was input beside the prompt's own count."""
+    names = convention.names
+    stated = [count(block, name) for name in names.prompt_beside]
+    parts = [count(block, name) for name in names.parts_beside]
+    whole, made = sum(each or 0 for each in stated), sum(each or 0 for each in parts)
+    if all(each is None for each in stated):
+        return made
+    if whole != made and any(each is not None for each in parts):
+        msg = (
+            f"`{names.prompt_beside[0]}` is {whole}, but its parts make {made}; "
+            f"ask {convention.vendor} which of them is billed"
+        )
+        raise UsageError(UsageCode.FIELDS_DISAGREE, msg)
+    return whole
 
 
 def _completion(convention: Convention, block: Mapping[str, object]) -> int:

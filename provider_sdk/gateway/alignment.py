@@ -8,20 +8,21 @@ another reply, ids that were lost), not lies: it is the provider's own server.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from provider_sdk.gateway.markers import MarkerIds
-from provider_sdk.gateway.splitter import Run, Side
+from provider_sdk.gateway.markers import SPECIAL, MarkerIds
+from provider_sdk.gateway.splitter import Run, Side, Splitter, TextSplitter
 
 MAX_LAG: Final = 65_536
 """Ids without text, or bytes of text without ids, beyond which the two are not compared."""
 
-MIN_UNSEEN: Final = 16
-"""Reasoning ids that came before, without any text: more than a stop string or a character holds
-back, so that the upstream does not show reasoning at all."""
+_UTF8_BYTES: Final = 4
+"""Most bytes of one character."""
 
+_BARE: Final = re.compile(SPECIAL.pattern.encode())
 _SPACE: Final = b" \t\r\n"
 _REPLACED: Final = "\ufffd".encode()
 
@@ -30,20 +31,42 @@ class Alignment:
     """Deals text out to the sides that its ids are of.
 
     Attributes:
-        mismatch: The ids do not spell the text; from then on text goes where the ids that came
-            with it went.
+        mismatch: The ids do not spell the text; from then on text is answer where both the ids
+            that came with it and the marks in it say so.
         lost: Nothing is compared any more, and nothing is known to be wrong.
     """
 
-    __slots__ = ("_ahead", "_before", "_expected", "_marks", "_voiced", "lost", "mismatch")
+    __slots__ = (
+        "_ahead",
+        "_expected",
+        "_held",
+        "_marks",
+        "_owed",
+        "_texts",
+        "_unseen",
+        "_voiced",
+        "lost",
+        "mismatch",
+    )
 
-    def __init__(self, marks: MarkerIds) -> None:
-        """Start before the first id."""
+    def __init__(self, marks: MarkerIds, *, held: int = 0) -> None:
+        """Start before the first id.
+
+        Args:
+            marks: The model's.
+            held: Characters of text that the upstream may hold back, as it does where the client
+                names stop strings.
+        """
         self._marks = marks
+        self._held = held
+        # Bytes of reasoning whose text is still to come, counted where nothing is compared.
+        self._owed = 0
+        self._texts: TextSplitter | None = None
         # Side, bytes, whether the text may lack them.
         self._expected: deque[tuple[Side, bytes, bool]] = deque()
         self._ahead = b""
-        self._before = 0
+        # Reasoning has come, and it is not known yet whether its text will.
+        self._unseen = False
         self._voiced = False
         self.mismatch = False
         self.lost = False
@@ -60,10 +83,12 @@ class Alignment:
     def expect(self, runs: Iterable[Run]) -> None:
         """Take ids whose text is to come."""
         if self.lost or self.mismatch:
+            if self._held:
+                self._owed += sum(map(self._written, runs))
             return
-        self._before = len(self._expected)
         spell, silent = self._marks.tokenizer.token_bytes, self._marks.silent
         for run in runs:
+            self._unseen = self._unseen or run.side is Side.REASONING
             if run.text is None:
                 self._expected.extend((run.side, spell(i), silent(i)) for i in run.ids)
             else:
@@ -84,8 +109,21 @@ class Alignment:
     def give_up(self) -> None:
         """Compare nothing any more: the upstream makes something else of the text."""
         self.lost = True
-        self._expected.clear()
+        self._drop()
         self._ahead = b""
+
+    def _drop(self) -> None:
+        """Expect nothing any more; what of it is reasoning can still come."""
+        if self._held:
+            self._owed += sum(len(raw) for side, raw, _ in self._expected if side is Side.REASONING)
+        self._expected.clear()
+
+    def _written(self, run: Run) -> int:
+        """Return how many bytes of text a run of reasoning or a mark is, without special tokens."""
+        if run.side is Side.ANSWER:
+            return 0
+        raw = self.spell(run.ids)
+        return len(raw) if run.side is Side.REASONING else len(_BARE.sub(b"", raw))
 
     def text(self, text: str, side: Side, *, reasoned: bool = False) -> list[tuple[Side, str]]:
         """Return `text` by side.
@@ -98,7 +136,7 @@ class Alignment:
         if self.lost or self.mismatch:
             return self._guess(text, side, reasoned=reasoned)
         raw = self._ahead + text.encode()
-        if side is Side.ANSWER and not self._voiced and self._before > MIN_UNSEEN:
+        if side is Side.ANSWER and self._unseen and not self._voiced:
             self._pass_over(raw)
         skip, self._ahead = len(self._ahead), b""
         parts: list[tuple[Side, bytearray]] = []
@@ -107,7 +145,8 @@ class Alignment:
             taken, given = self._next(raw, at)
             if taken < 0:
                 return self._lost_track(parts, raw, at, skip, side)
-            self._voiced = self._voiced or (taken > 0 and given is Side.REASONING)
+            if given is Side.REASONING and not self._voiced:
+                self._voiced = bool(raw[at : at + taken].strip(_SPACE))
             _add(parts, given, raw[max(at, skip) : max(at + taken, skip)])
             at += taken
         if at < len(raw):
@@ -148,11 +187,16 @@ class Alignment:
         return taken, side
 
     def _pass_over(self, raw: bytes) -> None:
-        """Drop reasoning that the upstream does not show, where the text begins as the answer."""
-        first = next((piece for side, piece, _ in self._expected if side is Side.ANSWER), b"")
-        why = next((piece for side, piece, _ in self._expected if side is Side.REASONING), b"")
-        text = raw.lstrip(_SPACE)
-        if text.startswith(first.strip(_SPACE)) and not text.startswith(why.strip(_SPACE)):
+        """Drop reasoning that the upstream does not show, where text is as the answer alone is."""
+        answer, plain, marked = bytearray(), bytearray(), bytearray()
+        for side, piece, optional in self._expected:
+            marked += piece
+            if not optional:
+                plain += piece
+                answer += piece if side is Side.ANSWER else b""
+        # White space alone decides nothing; what does is looked at once.
+        self._unseen = not raw.strip(_SPACE)
+        if _agree(raw, answer) and not (_agree(raw, plain) or _agree(raw, marked)):
             self.forget(keep=Side.ANSWER)
 
     def _replaced(self, raw: bytes, at: int, head: tuple[Side, bytes, bool]) -> tuple[int, Side]:
@@ -179,18 +223,55 @@ class Alignment:
             self.give_up()
         else:
             self.mismatch = True
-            self._expected.clear()
+            self._drop()
         rest = raw[max(at, skip) :].decode(errors="replace")
         known = [(where, part.decode(errors="replace")) for where, part in parts]
         return [*known, *self._guess(rest, side, reasoned=reasoned)]
 
     def _guess(self, text: str, side: Side, *, reasoned: bool) -> list[tuple[Side, str]]:
         """Deal out text that is not compared; what can be reasoning is taken for it."""
-        if not reasoned or side is not Side.ANSWER or self._marks.markers.lone_close:
-            return [(side, text)]
+        if side is not Side.ANSWER:
+            return self._settled(text, "", side)
         ends = [text.rfind(mark) + len(mark) for mark in self._marks.markers.close if mark in text]
+        if not reasoned or self._marks.markers.lone_close:
+            return self._settled("", text, side)
         end = max(ends, default=len(text))
-        return [(Side.REASONING, text[:end]), (Side.ANSWER, text[end:])]
+        return self._settled(text[:end], text[end:], Side.REASONING)
+
+    def _settled(self, before: str, after: str, side: Side) -> list[tuple[Side, str]]:
+        """Return text before the answer, and text of it but for reasoning that comes late."""
+        late = 0
+        if self._held:
+            if before:
+                self._voiced = True
+            elif not self._voiced and self._owed > _UTF8_BYTES * self._held:
+                # More than is ever held back, and none of it came: it is not shown at all.
+                self._owed = 0
+            raw = after.encode()
+            self._owed = max(0, self._owed - len(before.encode()))
+            late = len(raw[: self._owed].decode(errors="ignore"))
+            self._owed -= len(raw[: self._owed])
+        parts = [(side, before), (Side.REASONING, after[:late])]
+        return [*((where, part) for where, part in parts if part), *self._by_marks(after[late:])]
+
+    def _by_marks(self, text: str) -> list[tuple[Side, str]]:
+        """Split text by the marks in it, where its ids are known to be others than its own."""
+        if not self.mismatch:
+            return [(Side.ANSWER, text)] if text else []
+        if self._texts is None:
+            turns = Splitter(self._marks, opened=False)
+            self._texts = TextSplitter(turns, self._marks.markers)
+        return self._texts.feed(text)
+
+    def rest(self) -> list[tuple[Side, str]]:
+        """Return text still held back, as the beginning of a mark; the reply is over."""
+        return [] if self._texts is None else self._texts.finish()
+
+
+def _agree(text: bytes, spelled: bytearray) -> bool:
+    """Whether one begins with the other, but for white space around them, and neither is empty."""
+    text, other = text.strip(_SPACE), bytes(spelled).strip(_SPACE)
+    return bool(text and other) and (text.startswith(other) or other.startswith(text))
 
 
 def _add(parts: list[tuple[Side, bytearray]], side: Side, raw: bytes) -> None:

@@ -56,7 +56,7 @@ def gateway(  # noqa: PLR0913 - the options of a command
     )
     flush_spans = configure_tracing()
     try:
-        with running(common, embed=False) as (assembly, metrics):
+        with running(common, embed=False, secrets=own.secret_values()) as (assembly, metrics):
             served = Gateway(own, assembly.provider, metrics=metrics)
             asyncio.run(serve(served, started=_ready))
     finally:

@@ -1,7 +1,9 @@
-"""What the gateway can be told: options, then environment, then a TOML file, then defaults."""
+"""What the gateway can be told: options, environment, credentials, a TOML file, defaults."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -43,7 +45,7 @@ class TokenIds(StrEnum):
     """How the upstream is asked for token ids."""
 
     AUTO = "auto"
-    """Ask; where it answers 400, send the request as the client wrote it, and remember."""
+    """Ask; where it answers 400 or 422, send the request again without asking, and remember."""
     ASK = "ask"
     """Ask, whatever it answers."""
     NEVER = "never"
@@ -54,7 +56,8 @@ class Settings(TableSettings):
     """Every setting of the gateway. docs/gateway.md says when to change which.
 
     A value comes from the command line, else from `COIN_GATEWAY_<NAME>` in the environment, else
-    from the file. Secrets are files, or `SecretStr`, and never shown.
+    from systemd's credential `coin_gateway_<name>`, else from the file. Secrets are files, or
+    `SecretStr`, and never shown.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
@@ -147,10 +150,27 @@ class Settings(TableSettings):
             raise ValueError(msg)
         return self
 
+    def secret_values(self) -> Iterator[str]:
+        """Give every secret in these settings, for `configure_logging(secrets=…)`."""
+        for _, value in self:
+            if isinstance(value, SecretStr):
+                yield value.get_secret_value()
+
     @property
     def upstream_root(self) -> str:
         """The upstream's URL without a slash at its end."""
         return str(self.upstream).rstrip("/")
+
+
+def is_configured(file: Path | None = None) -> bool:
+    """Tell whether the file or the environment holds settings of the gateway.
+
+    Raises:
+        ConfigurationError: The file cannot be read.
+    """
+    return "gateway" in read_tables(file) or any(
+        variable.upper().startswith(PREFIX) for variable in os.environ
+    )
 
 
 def load_settings(file: Path | None = None, **given: object) -> Settings:

@@ -7,11 +7,19 @@ from typing import Final
 
 from coin_protocol.errors import InvalidInputError, LimitError
 
-_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_ZLIB: Final = zlib.MAX_WBITS
+_RAW: Final = -zlib.MAX_WBITS
+_GZIP_MAGIC: Final = 0x1F
+_ZLIB_METHOD: Final = 8
 
 
 class Decoder:
-    """Undoes `gzip`, `deflate` or nothing, as the bytes come."""
+    """Undoes `gzip`, `deflate` or nothing, as the bytes come.
+
+    Attributes:
+        changes: Whether what comes out differs from what goes in.
+    """
 
     def __init__(self, coding: bytes, *, limit: int) -> None:
         """Undo what the header `content-encoding` names.
@@ -24,17 +32,12 @@ class Decoder:
             InvalidInputError: It is another coding.
         """
         self._limit = limit
-        self._inflate = None
-        if coding in {b"gzip", b"x-gzip", b"deflate"}:
-            self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
-        elif coding not in {b"", b"identity"}:
+        self.changes = coding not in {b"", b"identity"}
+        self._inflate = zlib.decompressobj(_GZIP)
+        self._first = coding == b"deflate"
+        if self.changes and coding not in {b"gzip", b"x-gzip", b"deflate"}:
             msg = "the upstream compressed its reply in a way that cannot be read here"
             raise InvalidInputError(msg)
-
-    @property
-    def changes(self) -> bool:
-        """Whether what comes out differs from what goes in."""
-        return self._inflate is not None
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes that `data` stands for.
@@ -43,14 +46,33 @@ class Decoder:
             InvalidInputError: They are not what the header says.
             LimitError: They are too many.
         """
-        if self._inflate is None:
+        if not self.changes:
             return data
+        if self._first and data:
+            # Some send the bare algorithm under this name, and not zlib's format as they should.
+            self._first = False
+            bare = data[0] & 0x0F != _ZLIB_METHOD
+            self._inflate = zlib.decompressobj(_RAW if bare else _ZLIB)
+        found = b""
+        while data:
+            if self._inflate.eof:
+                if data[0] != _GZIP_MAGIC:
+                    # Padding, which is none of the reply.
+                    break
+                # A body may be several, one after the other.
+                self._inflate = zlib.decompressobj(_GZIP)
+            found += self._undo(data, self._limit - len(found))
+            data = self._inflate.unused_data
+        return found
+
+    def _undo(self, data: bytes, limit: int) -> bytes:
         try:
-            found = self._inflate.decompress(data, self._limit)
+            # No limit is what zlib takes 0 for.
+            found = self._inflate.decompress(data, limit + 1)
         except zlib.error as error:
             msg = "the upstream's reply is not compressed as its header says"
             raise InvalidInputError(msg) from error
-        if self._inflate.unconsumed_tail:
+        if len(found) > limit or self._inflate.unconsumed_tail:
             msg = f"a compressed reply of more than {self._limit} bytes"
             raise LimitError(msg)
         return found

@@ -36,6 +36,8 @@ _JSON: Final = b"application/json"
 _REQUEST_ID: Final = b"x-request-id"
 _LARGE: Final = 64 * 1024
 """From so many bytes on a digest takes longer than another thread."""
+_REFUSALS: Final = frozenset({400, 422})
+"""What upstreams answer to a field that they do not know, or do not give."""
 # What describes bytes that the gateway changes.
 _OF_THE_BODY: Final = (
     b"content-length",
@@ -148,7 +150,7 @@ class Exchange:
             first = self._prepared(request, facts, ask=False)
             return first, await self._send(first)
         reply = await self._send(first)
-        if reply.status != 400:
+        if reply.status not in _REFUSALS:
             if reply.status == 200:
                 house.gives_ids.add(kind)
             return first, reply
@@ -187,7 +189,10 @@ class Exchange:
         """Pass the reply on: an error as it is, a reply with what is committed to it."""
         house, client, settings = self._house, self._client, self._house.settings
         kind = reply.header(b"content-type")
-        if reply.status != 200 or kind not in {_STREAM, _JSON}:
+        if kind not in {_STREAM, _JSON}:
+            # Named wrongly, or not at all: it is what was asked for, or malformed.
+            kind = _STREAM if prepared.stream else _JSON
+        if reply.status != 200:
             if reply.status >= 400:
                 house.metrics.gateway.upstream_failures.labels(kind="status").inc()
             await pass_reply(client, reply, house.metrics)

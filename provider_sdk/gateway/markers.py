@@ -27,8 +27,8 @@ MAX_MARK_CHARS: Final = 256
 PROMPT_TAIL: Final = 64
 """Last ids of a prompt that are looked at: a template's own end is shorter."""
 
-# What tokenizers write special tokens like: <|end|>, <think>, [THINK].
-_SPECIAL: Final = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+SPECIAL: Final = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+"""What tokenizers write special tokens like: <|end|>, <think>, [THINK]."""
 # Pieces are strings of one character a byte (latin-1), so that marks of one id, which become one
 # character from here on, can never be confused with bytes.
 _SYMBOLS: Final = 0x100
@@ -182,9 +182,7 @@ class MarkerIds:
     @classmethod
     def resolve(cls, markers: Markers, tokenizer: Tokenizer) -> MarkerIds:
         """Look the marks up in a tokenizer's vocabulary: some 100 ms for 200,000 ids."""
-        parts = {
-            part for mark in (*markers.open, *markers.close) for part in _SPECIAL.findall(mark)
-        }
+        parts = {part for mark in (*markers.open, *markers.close) for part in SPECIAL.findall(mark)}
         whole = {*markers.open, *markers.close}
         wanted = {text.encode(): text for text in sorted(parts | whole)}
         vocabulary = [tokenizer.token_bytes(index) for index in range(tokenizer.vocabulary_size)]
@@ -227,7 +225,7 @@ class MarkerIds:
         known = self._optional.get(token_id)
         if known is None:
             text = self.tokenizer.token_bytes(token_id).decode(errors="replace")
-            known = self._optional[token_id] = _SPECIAL.fullmatch(text) is not None
+            known = self._optional[token_id] = SPECIAL.fullmatch(text) is not None
         return known
 
     def opened_by(self, prompt_ids: Sequence[int]) -> bool:
@@ -237,15 +235,23 @@ class MarkerIds:
             InvalidInputError: An id is outside the vocabulary.
         """
         tail = "".join(self.piece(token_id) for token_id in prompt_ids[-PROMPT_TAIL:])
-        tail = tail.rstrip(" \t\r\n")
-        return bool(tail) and tail.endswith(tuple(mark.rstrip(" \t\r\n") for mark in self.open))
+        return _ends_with(tail, self.open)
+
+    def opens(self, prompt: str) -> bool:
+        """Whether a prompt's text ends so."""
+        return _ends_with(prompt, self.markers.open)
+
+
+def _ends_with(text: str, marks: Sequence[str]) -> bool:
+    tail = text[-PROMPT_TAIL * MAX_MARK_CHARS :].rstrip(" \t\r\n")
+    return bool(tail) and tail.endswith(tuple(mark.rstrip(" \t\r\n") for mark in marks))
 
 
 def _pattern(mark: str, names: Mapping[str, str]) -> str:
     if mark in names:
         return names[mark]
     pattern, at = "", 0
-    for match in _SPECIAL.finditer(mark):
+    for match in SPECIAL.finditer(mark):
         pattern += mark[at : match.start()].encode().decode("latin-1")
         part = match.group()
         pattern += names.get(part) or part.encode().decode("latin-1")
@@ -276,6 +282,7 @@ __all__ = [
     "HARMONY",
     "MISTRAL",
     "NONE",
+    "SPECIAL",
     "THINK",
     "THINK_INTERLEAVED",
     "THINK_IN_PROMPT",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from coin_protocol.errors import ConfigurationError
 from provider_sdk.gateway.app import Gateway
 from provider_sdk.gateway.asgi import TRANSPORT, Receive, Scope, Send
+from provider_sdk.gateway.config import Settings
 
 _KEEP_ALIVE_SECONDS: Final = 75
 """Above the idle time of common load balancers (60 s): who closes last loses no request."""
@@ -120,8 +123,9 @@ async def serve(
     """Serve until SIGTERM or SIGINT; then streams finish, for the grace period.
 
     Raises:
-        ConfigurationError: The port cannot be listened on.
+        ConfigurationError: The port cannot be listened on, or the TLS files cannot be used.
     """
+    _check_tls(gateway.settings)
     server = Server(gateway, started=started)
     # What is there by now stays: no collection needs to look at it again while streams wait.
     gc.collect()
@@ -129,8 +133,32 @@ async def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         await server.serve()
-    except SystemExit:
-        # uvicorn's way to say that it could not bind; its log said why.
+    except SystemExit as stop:
+        # uvicorn's way to say that it could not bind, while it handles the reason.
         settings = gateway.settings
-        msg = f"cannot listen on {settings.host}:{settings.port}"
+        msg = f"cannot listen on {settings.host}:{settings.port}{_reason(stop.__context__)}"
         raise ConfigurationError(msg) from None
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return
+    try:
+        # A password is given so that none is asked for: there may be nobody at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_certificate, settings.tls_key, password=""
+        )
+    except OSError as error:  # of the file, or of TLS
+        msg = (
+            f"tls_certificate {settings.tls_certificate} and tls_key {settings.tls_key} cannot be "
+            "used: wanted readable PEM, a key that is not encrypted, and that the two belong "
+            "together"
+        )
+        raise ConfigurationError(msg) from error
+
+
+def _reason(error: BaseException | None) -> str:
+    if not isinstance(error, OSError) or error.errno is None:
+        return ""
+    # Names that do not resolve have numbers of their own, below zero.
+    return f": {os.strerror(error.errno) if error.errno > 0 else error.strerror}"

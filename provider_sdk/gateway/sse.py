@@ -118,6 +118,11 @@ class SseParser:
         self._searched = 0
         return rest
 
+    def last(self) -> SseEvent | None:
+        """Return what `close` does as an event: some servers leave out the blank line after it."""
+        rest = self.close()
+        return self._event(rest) if rest else None
+
     def _events(self) -> Iterator[SseEvent]:
         buffer, start = self._buffer, 0
         while match := _END.search(buffer, max(start, self._searched)):

@@ -142,11 +142,29 @@ class StreamRelay:
                     self._metrics.gateway.first_token_seconds.labels(
                         path=self._manner.endpoint.value
                     ).observe(passed)
-        if rest := parser.close():
-            # Half an event: passed on as it is, and no end of a stream.
-            await client.write(rest)
-            return "broken"
-        return "ended"
+        return await self._unended(parser.last())
+
+    async def _unended(self, event: SseEvent | None) -> Outcome:
+        """Take what the body ended with, without a blank line after it.
+
+        It goes out last of all, as it came, for nothing can follow on its line: but for a whole
+        event, which gets its blank line, and half of one, which may show reasoning.
+        """
+        if event is None:
+            return "ended"
+        if event.data is not None and not event.done:
+            if not _is_json(event.data):
+                if not self._reader.rules.hide_reasoning:
+                    self._last_event = event.raw
+                return "broken"
+            out: list[bytes] = []
+            whole = SseEvent(event.raw + b"\n\n", event.data, event.name)
+            if self._event(whole, out):
+                await self._settle_at(whole, out)
+            await self._write(out)
+            return "ended"
+        self._last_event = event.raw
+        return "done" if event.done else "ended"
 
     def _event(self, event: SseEvent, out: list[bytes]) -> bool:
         """Pass on one event; say whether it is to wait for the delivery instead."""
@@ -215,7 +233,7 @@ class StreamRelay:
         if client.gone:
             self._reply.close()
             return
-        if outcome == "done":
+        if self._last_event:
             out.append(self._last_event)
         await self._write(out)
         if outcome in {"done", "ended"}:
@@ -302,6 +320,15 @@ class StreamRelay:
             named = {"type": "error", "code": problem.code, "message": problem.message}
             return data_event(problem.json(coin=coin, **named), name=b"error")
         return data_event(problem.json(coin=coin))
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether an event is whole."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def no_receipt(ended: Ended) -> Problem:

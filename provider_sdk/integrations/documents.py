@@ -99,6 +99,11 @@ class Committer:
         self._caller_key = b"" if secret is None else secret.get_secret_value().encode()
 
     @property
+    def signs(self) -> bool:
+        """Whether anything is committed to; else every reply passes as it is."""
+        return self.settings.sign
+
+    @property
     def asks_for_ids(self) -> bool:
         """Whether the backends are asked for ids: only if told so, as others answer 400 to it."""
         return self.settings.token_ids is TokenIds.ASK

@@ -10,6 +10,7 @@ tokenized again and their receipts say RETOKENIZED.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import LLMResponseTypes, ModelResponse, ModelResponseStream
 
 from coin_protocol.errors import InvalidInputError
+from coin_protocol.limits import HASH_BYTES
 from coin_protocol.v1 import statements_pb2
 from provider_sdk.gateway.dialects.hide import REASONING_FIELDS
 from provider_sdk.integrations.documents import (
@@ -35,6 +37,9 @@ from provider_sdk.integrations.host import Host, host_from_environment, open_for
 _CHATS: Final = "/chat/completions"
 _ITS_OWN: Final = frozenset({"metadata", "litellm_metadata"})
 """What LiteLLM writes into the body that it remembers."""
+
+_CREDENTIALS: Final = frozenset({"authorization", "api-key", "x-api-key"})
+"""Headers that a gateway knows a caller by."""
 
 _IDS: Final = ("token_ids", "prompt_token_ids")
 _SHOWN: Final = ("content", *REASONING_FIELDS)
@@ -58,12 +63,12 @@ class CoinHandler(CustomLogger):  # type: ignore[misc] # its package is not look
         self, user_api_key_dict: UserAPIKeyAuth, cache: DualCache, data: Json, call_type: str
     ) -> Json:
         """Refuse a malformed nonce; ask for ids where the settings say that backends have them."""
-        del user_api_key_dict, cache, call_type
+        del cache, call_type
         try:
-            request = self._request(data)
+            request = self._request(data, user_api_key_dict)
         except InvalidInputError as error:
             raise HTTPException(400, str(error)) from error
-        if request is not None and "litellm_logging_obj" in data:
+        if request is not None and data.get("litellm_logging_obj") is not None:
             # Kept: what comes later remembers a body with additions of LiteLLM's own.
             self._requests[data["litellm_logging_obj"]] = request
         if request is not None and self._committer.asks_for_ids and not data.get("stream"):
@@ -74,9 +79,10 @@ class CoinHandler(CustomLogger):  # type: ignore[misc] # its package is not look
         self, data: Json, user_api_key_dict: UserAPIKeyAuth, response: LLMResponseTypes
     ) -> LLMResponseTypes:
         """Commit to a plain reply; its delivery is the field `coin`."""
-        del user_api_key_dict
-        request = self._request(data) if isinstance(response, ModelResponse) else None
-        if request is None or not isinstance(response, ModelResponse):
+        if not isinstance(response, ModelResponse):
+            return response
+        request = self._request(data, user_api_key_dict)
+        if request is None:
             return response
         reply = self._committer.reply(request)
         try:
@@ -98,8 +104,7 @@ class CoinHandler(CustomLogger):  # type: ignore[misc] # its package is not look
         request_data: Json,
     ) -> AsyncGenerator[ModelResponseStream | bytes, None]:
         """Commit to a stream. Bytes that are a whole event pass LiteLLM as they are."""
-        del user_api_key_dict
-        request = self._request(request_data)
+        request = self._request(request_data, user_api_key_dict)
         if request is None:
             async for chunk in response:
                 yield chunk
@@ -122,22 +127,35 @@ class CoinHandler(CustomLogger):  # type: ignore[misc] # its package is not look
         for event in await reply.end(statements_pb2.ABORT_REASON_UPSTREAM_ERROR):
             yield event
 
-    def _request(self, data: Json) -> Request | None:
-        """Return the client's request; None where it is not for a chat.
+    def _request(self, data: Json, user: UserAPIKeyAuth) -> Request | None:
+        """Return the client's request; None where nothing is committed to: it is for no chat.
 
         Raises:
             InvalidInputError: Its nonce is malformed.
         """
-        known = self._requests.get(data.get("litellm_logging_obj", self))
+        if not self._committer.signs:
+            return None
+        # None can be no key here, not even one that is not found.
+        known = self._requests.get(data.get("litellm_logging_obj") or self)
         sent = data.get("proxy_server_request")
         if known is not None:
             return known
         if not isinstance(sent, dict) or not _path(sent).endswith(_CHATS):
             return None
-        # With the credentials, which `proxy_server_request` goes without.
-        headers = getattr(data.get("secret_fields"), "raw_headers", None) or sent["headers"]
         body = {name: value for name, value in sent["body"].items() if name not in _ITS_OWN}
-        return self._committer.request(headers, body)
+        return self._committer.request(_headers(data, sent, user), body)
+
+
+def _headers(data: Json, sent: Json, user: UserAPIKeyAuth) -> dict[str, str]:
+    """Return the client's headers, with the credentials that receipts are handed over to later."""
+    # `proxy_server_request` goes without them.
+    raw = (data.get("secret_fields") or {}).get("raw_headers")
+    headers = {name.lower(): value for name, value in (raw or sent["headers"]).items()}
+    known = raw is not None and not getattr(user, "api_key", None)
+    if not known and not _CREDENTIALS & headers.keys():
+        # The client has some, and they are not told: nobody gets the receipt but with its reply.
+        headers["authorization"] = secrets.token_hex(HASH_BYTES)
+    return headers
 
 
 def _path(sent: Json) -> str:

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -46,6 +46,9 @@ _MAX_EXPECTED: Final = 100_000
 _REQUEST: Final = b'{"stream": true}'
 # The hook is not told why a reply ended: reasoning that is open at its end may have been cut off.
 _FINISH: Final = "length"
+
+LOST_NOTE: Final = "The hook failed in the middle of the reply: this is what came before."
+"""Of a reply that has no receipt, for whoever asks for it."""
 
 
 class Chunk(Protocol):
@@ -137,7 +140,11 @@ class CoinHook:
             self._host.metrics,
             settings.vendor,
         )
-        self._replies: OrderedDict[tuple[int, int], _Reply | None] = OrderedDict()
+        self._signs = settings.sign
+        # The one that was touched last comes last.
+        self._replies: OrderedDict[tuple[int, int], _Reply] = OrderedDict()
+        # Closed before their end: what still comes of them belongs to no other reply.
+        self._lost: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._expected: OrderedDict[int, tuple[Expected, Received]] = OrderedDict()
         self._silence = settings.first_byte_seconds
         self._lock = threading.Lock()
@@ -150,6 +157,8 @@ class CoinHook:
 
     def __call__(self, chunk: Chunk) -> object:
         """Commit to a chunk, and let its text pass as it is. Raises nothing."""
+        if not self._signs:
+            return self._emit(chunk.text_diff)
         try:
             with self._lock:
                 self._take(chunk)
@@ -163,38 +172,41 @@ class CoinHook:
         """Tell what is known of a request, when it comes: that is the time it is dated."""
         received = self._received(expected)
         with self._lock:
-            self._expected[request_id] = expected, received
+            # What is committed to of the request is its digest.
+            self._expected[request_id] = replace(expected, request=b""), received
             while len(self._expected) > _MAX_EXPECTED:
                 self._expected.popitem(last=False)
 
     def _take(self, chunk: Chunk) -> None:
         key = chunk.request_id, chunk.output_index
-        now = time.monotonic()
+        if key in self._lost:
+            if chunk.is_final:
+                del self._lost[key]
+            return
         if key not in self._replies:
             self._replies[key] = self._begun(*key)
         self._replies.move_to_end(key)
         reply = self._replies[key]
-        if reply is not None:
-            reply.touched = now
-            whole = chunk.is_final and not chunk.aborted
-            document = {
-                **reply.head,
-                "choices": [
-                    {
-                        "index": 0,
-                        "text": chunk.text_diff,
-                        "token_ids": list(chunk.token_ids_diff),
-                        "finish_reason": _FINISH if whole else None,
-                    }
-                ],
-            }
-            step = reply.reader.event(orjson.dumps(document))
-            reply.commits.begin()
-            reply.commits.take(step.pieces)
+        reply.touched = time.monotonic()
+        whole = chunk.is_final and not chunk.aborted
+        document = {
+            **reply.head,
+            "choices": [
+                {
+                    "index": 0,
+                    "text": chunk.text_diff,
+                    "token_ids": list(chunk.token_ids_diff),
+                    "finish_reason": _FINISH if whole else None,
+                }
+            ],
+        }
+        step = reply.reader.event(orjson.dumps(document))
+        reply.commits.begin()
+        reply.commits.take(step.pieces)
+        self._sweep(reply.touched)
         if chunk.is_final:
             del self._replies[key]
             self._end(reply)
-        self._sweep(now)
 
     def _begun(self, request_id: int, output: int) -> _Reply:
         known, received = self._expected.get(request_id) or (_UNKNOWN, self._received(_UNKNOWN))
@@ -214,34 +226,46 @@ class CoinHook:
     def _received(self, expected: Expected) -> Received:
         return Received.of(expected.request, self._issuer.provider.clock.now())
 
-    def _end(self, reply: _Reply | None) -> None:
+    def _end(self, reply: _Reply) -> None:
         """Close a reply's session, on the thread that may wait for the disk."""
-        if reply is not None:
-            self._loop.start(reply.commits.end(statements_pb2.ABORT_REASON_CANCELLED))
+        self._loop.start(reply.commits.end(statements_pb2.ABORT_REASON_CANCELLED))
 
     def _sweep(self, now: float) -> None:
         """Close replies of which nothing has come for too long: not every end is told."""
         while self._replies:
             key, oldest = next(iter(self._replies.items()))
-            if oldest is not None and now - oldest.touched < self._silence:
-                return
-            if oldest is None and len(self._replies) <= _MAX_EXPECTED:
+            if now - oldest.touched <= self._silence:
                 return
             del self._replies[key]
+            self._forgo(key)
             self._end(oldest)
 
+    def _forgo(self, key: tuple[int, int]) -> None:
+        """Take nothing more of an output, to its end."""
+        self._lost[key] = None
+        while len(self._lost) > _MAX_EXPECTED:
+            self._lost.popitem(last=False)
+
     def _lose(self, chunk: Chunk) -> None:
-        """Leave an output without a receipt, to its end."""
+        """Leave an output without a receipt, and mark it where that would be."""
         key = chunk.request_id, chunk.output_index
         with self._lock:
-            lost = self._replies.get(key)
-            self._replies[key] = None
-            if chunk.is_final:
-                del self._replies[key]
+            lost = self._replies.pop(key, None)
+            if not chunk.is_final:
+                self._forgo(key)
+        if lost is not None:
+            self._loop.start(_marked(lost))
+            return
         reason = delivery_pb2.MISSING_REASON_SIGNING_FAILED
         self._host.metrics.sessions.receipts_missing.labels(reason=missing_label(reason)).inc()
-        if lost is not None:
-            self._loop.start(lost.commits.discard())
+
+
+async def _marked(lost: _Reply) -> None:
+    """Count a receipt as missing; sign what came before as a part whose notes say so."""
+    lost.reader.malformed_stream(LOST_NOTE)
+    await lost.commits.end(statements_pb2.ABORT_REASON_UPSTREAM_ERROR)
+    # The end closes nothing where it fails itself.
+    await lost.commits.discard()
 
 
 class Loop:

@@ -19,6 +19,7 @@ def parse_address(address: str) -> tuple[str, int]:
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or int(found[3]) > _LAST_PORT:
-        msg = f"wanted HOST:PORT, port 0 to {_LAST_PORT}; found {address!r}"
+        # Not quoted: what stands here may be a secret in the wrong place.
+        msg = f"wanted HOST:PORT, port 0 to {_LAST_PORT}"
         raise ConfigurationError(msg)
     return found[1] or found[2], int(found[3])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection
+from itertools import product
+from math import prod
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -18,6 +20,7 @@ MAX_OPEN_VALUES: Final = 64
 """Values of an open label: verifiers, vendors and codes that a provider meets; more is abuse."""
 
 _MAX_VALUE_CHARACTERS: Final = 64
+_MAX_STARTED_SERIES: Final = 64
 _HTTP_STATUS: Final = re.compile(r"[1-5][0-9]{2}")
 
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -57,7 +60,7 @@ class HttpStatus(Label):
 
     def __init__(self) -> None:
         """Name the label `status`."""
-        super().__init__("status", ())
+        super().__init__("status")
 
     def bound(self, value: str) -> str:
         """Return `value`, or `other` where it is no HTTP status."""
@@ -72,10 +75,11 @@ class Family(Generic[M]):
         self._metric: M = metric
         self._labels = labels
         self._children: dict[tuple[str, ...], M] = {}
-        if len(labels) == 1 and labels[0].values:
+        closed = [sorted(label.values) for label in labels if label.values is not None]
+        if len(closed) == len(labels) and prod(map(len, closed)) <= _MAX_STARTED_SERIES:
             # A series that starts at its first event hides that event from `increase()`.
-            for value in sorted(labels[0].values):
-                self.labels(**{labels[0].name: value})
+            for values in product(*closed):
+                self.labels(**dict(zip((label.name for label in labels), values, strict=True)))
 
     def labels(self, **values: str) -> M:
         """Return the metric of these label values; what a label does not know is `other`.

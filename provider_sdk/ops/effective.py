@@ -35,12 +35,17 @@ class SettingHelp:
 
 def effective_settings(settings: ProviderSettings) -> dict[str, Shown]:
     """Return what is in force, by name, as JSON can say it, secrets masked."""
-    found = {name: _shown(value) for name, value in settings}
+    found = shown_settings(settings)
     found["database"] = shown_database_url(settings.database.get_secret_value())
     # Of a URI the scheme is no secret, and tells which kind of key is in use.
     found["signer"] = _scheme(settings.signer_uri)
     found["sealing_key"] = _scheme(settings.sealing_uri)
     return found
+
+
+def shown_settings(settings: BaseModel) -> dict[str, Shown]:
+    """Return any settings, by name, as JSON can say them, secrets masked."""
+    return {name: _shown(value) for name, value in settings}
 
 
 def describe_settings(kind: type[ProviderSettings] = ProviderSettings) -> list[SettingHelp]:

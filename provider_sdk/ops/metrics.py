@@ -191,8 +191,8 @@ class StoreMetrics:
         )
         self.recovered = make.counters(
             "coin_store_sessions_recovered_total",
-            "Sessions of a process that died: closed as crashed, or resumed.",
-            Label("outcome", ("crashed", "resumed")),
+            "Sessions of a process that died, closed as crashed.",
+            Label("outcome", ("crashed",)),
         )
         self.purged = make.counter(
             "coin_store_sessions_purged_total", "Sessions whose secrets were deleted."

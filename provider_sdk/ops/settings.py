@@ -2,12 +2,11 @@
 
 A value comes from the command line, else from `COIN_<NAME>` in the environment, else from a
 file of systemd's credentials, else from the TOML file, else it is the default. A name that is
-none is an error, in the environment too. docs/operations.md lists them.
+none is an error, in the environment and among the credentials too. docs/operations.md lists them.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Self, TypeVar
@@ -188,9 +187,10 @@ class ProviderSettings(TableSettings):
 
     def secret_values(self) -> Iterator[str]:
         """Give every secret in these settings, for `configure_logging(secrets=…)`."""
+        # Of the database the passwords alone: a log that cannot name it helps nobody.
         yield from database_passwords(self.database.get_secret_value())
-        for _, value in self:
-            if isinstance(value, SecretStr):
+        for name, value in self:
+            if isinstance(value, SecretStr) and name != "database":
                 yield value.get_secret_value()
 
 
@@ -215,12 +215,11 @@ def load_settings(kind: type[S], file: Path | None = None, **given: object) -> S
         # The tables of other components are theirs to check.
         if name in kind.model_fields or name not in OTHER_TABLES
     }
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     return load(
         kind,
         shared,
         file=file,
         given=given,
         others=_OTHER_VARIABLES,
-        secrets_dir=credentials if credentials is not None and Path(credentials).is_dir() else None,
+        other_secrets=OTHER_TABLES,
     )

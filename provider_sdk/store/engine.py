@@ -10,21 +10,35 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 
 _BUSY_MILLISECONDS: Final = 10_000
-_CONNECT_SECONDS: Final = 5
+_POSTGRESQL: Final = {
+    "connect_timeout": 5,
+    # A machine that has vanished says nothing: without these a write would wait a quarter of an
+    # hour for it, past any failover.
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""What libpq goes by where the URL says nothing; seconds, and milliseconds for the user timeout."""
+_SYNCED: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
 _WRITES: Final = "coin_writes"
 
 
 def open_engine(url: str) -> Engine:
     """Return an engine for `sqlite:///PATH` or `postgresql://…`.
 
-    SQLite runs in WAL mode and syncs every commit; PostgreSQL as its server is configured
-    (`synchronous_commit` must be on, as it is by default).
+    SQLite runs in WAL mode and syncs every commit. PostgreSQL does as its server is configured;
+    where `synchronous_commit` is off there, it is on for these connections.
 
     Raises:
         ConfigurationError: It is no such URL, or its driver is not installed.
@@ -70,6 +84,22 @@ def writing(engine: Engine) -> Iterator[Connection]:
         connection = plain.execution_options(**{_WRITES: True})
         with connection.begin():
             yield connection
+
+
+def empty_log(engine: Engine) -> None:
+    """Empty SQLite's write-ahead log, where deleted rows would lie on; else do nothing.
+
+    Where others hold it for longer than it waits for them, it is left for the next time.
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    with _failing_softly(engine), engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        if driver is not None:
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
 
 @contextmanager
@@ -129,13 +159,24 @@ def _sqlite(url: URL) -> Engine:
 
 def _postgresql(url: URL) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             hide_parameters=True,
             pool_pre_ping=True,
             pool_size=16,
-            connect_args={"connect_timeout": _CONNECT_SECONDS},
+            connect_args={name: _POSTGRESQL[name] for name in _POSTGRESQL.keys() - url.query},
         )
     except ModuleNotFoundError as error:
         msg = "PostgreSQL needs psycopg: pip install 'coin-audit[store]'"
         raise ConfigurationError(msg) from error
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, record: object) -> None:
+        del record
+        # A commit must be on disk before anybody holds what refers to it.
+        cursor = connection.cursor()
+        cursor.execute(_SYNCED)
+        cursor.close()
+        connection.commit()
+
+    return engine

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
 
-from coin_protocol.v1 import envelope_pb2, statements_pb2
-from provider_sdk.record import OpenedSession, SessionRecord
-from provider_sdk.store.engine import reading, writing
+from coin_protocol.v1 import envelope_pb2
+from provider_sdk.store.engine import empty_log, reading, writing
 from provider_sdk.store.sql import SqlStore, block_rows
 from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, PURGED, READY, SESSION
 
@@ -40,29 +39,33 @@ class Lag:
 
 @dataclass(frozen=True)
 class Claim:
-    """A session whose fingerprints this worker makes.
+    """A session whose fingerprints this worker makes. Nothing of it is unsealed yet.
 
     Attributes:
-        record: The session.
+        session_id: Public id, 16 bytes.
+        row: Its row of `session`, as it was before.
         block_rows: Its rows of `block`, in order; those of an earlier attempt have windows.
         attempts: This one included.
     """
 
-    record: SessionRecord
+    session_id: bytes
+    row: Row[Any] = field(repr=False)
     block_rows: Sequence[Row[Any]] = field(repr=False)
     attempts: int = 1
 
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A session that its process left behind, held by this process now.
+    """A session that its process left behind, held by this process now. Nothing is unsealed yet.
 
     Attributes:
-        opened: How it began.
-        record_ids: The ids of its full blocks.
+        session_id: Public id, 16 bytes.
+        row: Its row of `session`.
+        block_rows: Its rows of `block`, full ones, in order.
     """
 
-    opened: OpenedSession
+    session_id: bytes
+    row: Row[Any] = field(repr=False)
     block_rows: Sequence[Row[Any]] = field(repr=False)
 
 
@@ -102,7 +105,7 @@ def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
                 or_(
                     SESSION.c.claimed_until.is_(None),
                     SESSION.c.claimed_until < now,
-                    process.not_in(_living(store)),
+                    process.not_in(store.leases.living(connection)),
                 ),
             )
             .order_by(SESSION.c.committed_at)
@@ -117,7 +120,7 @@ def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
             .values(claimed_by=worker, claimed_until=now + seconds, attempts=SESSION.c.attempts + 1)
         )
         blocks = block_rows(connection, row.session_id)
-    return Claim(store.record(row, blocks), blocks, row.attempts + 1)
+    return Claim(row.session_id, row, blocks, row.attempts + 1)
 
 
 def keep_windows(
@@ -198,15 +201,12 @@ def let_go(store: SqlStore, worker: str) -> None:
         )
 
 
-def take_abandoned(store: SqlStore) -> Abandoned | None:
-    """Take over a session whose process shows no sign of life."""
+def take_abandoned(store: SqlStore, *, besides: Collection[bytes] = ()) -> Abandoned | None:
+    """Take over a session whose process shows no sign of life, none of those in `besides`."""
     with writing(store.engine) as connection:
         row = connection.execute(
             select(SESSION)
-            .where(
-                SESSION.c.state == OPEN,
-                or_(SESSION.c.process_id.is_(None), SESSION.c.process_id.not_in(_living(store))),
-            )
+            .where(_abandoned(store, connection), SESSION.c.session_id.not_in(list(besides)))
             .order_by(SESSION.c.opened_at)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -219,13 +219,14 @@ def take_abandoned(store: SqlStore) -> Abandoned | None:
             .values(process_id=store.process_id)
         )
         blocks = block_rows(connection, row.session_id)
-    secret, flip_secret = store.safe.open_secrets(row.session_id, row.secrets)
-    statement = statements_pb2.Commitment.FromString(row.statement)
-    return Abandoned(OpenedSession(secret, flip_secret, statement), blocks)
+    return Abandoned(row.session_id, row, blocks)
 
 
 def purge(store: SqlStore, *, older_than_seconds: float) -> int:
     """Delete the secrets of sessions that were committed so long ago; keep what was signed.
+
+    Those that were opened so long ago, and given up by whoever tried to close them, lose theirs
+    as well.
 
     Returns:
         Sessions purged now.
@@ -234,10 +235,16 @@ def purge(store: SqlStore, *, older_than_seconds: float) -> int:
     purged = 0
     while True:
         with writing(store.engine) as connection:
+            ended = and_(SESSION.c.state.in_((COMMITTED, READY)), SESSION.c.committed_at < cutoff)
+            left = and_(
+                SESSION.c.state == OPEN,
+                SESSION.c.process_id.is_(None),
+                SESSION.c.opened_at < cutoff,
+            )
             found = (
                 connection.execute(
                     select(SESSION.c.session_id)
-                    .where(SESSION.c.state.in_((COMMITTED, READY)), SESSION.c.committed_at < cutoff)
+                    .where(or_(ended, left))
                     .order_by(SESSION.c.committed_at)
                     .limit(_AT_ONCE)
                     .with_for_update(skip_locked=True)
@@ -254,18 +261,24 @@ def purge(store: SqlStore, *, older_than_seconds: float) -> int:
                 )
             connection.execute(
                 delete(PROCESS).where(
-                    PROCESS.c.beat_at < cutoff, PROCESS.c.process_id != store.process_id
+                    PROCESS.c.beat_at < cutoff,
+                    PROCESS.c.process_id.not_in(store.leases.living(connection)),
                 )
             )
         purged += len(found)
         if len(found) < _AT_ONCE:
-            return purged
+            break
+    if purged:
+        empty_log(store.engine)
+    return purged
 
 
-def _living(store: SqlStore) -> Select[tuple[str]]:
-    """Return the query of the processes that have shown a sign of life within the lease."""
-    return select(PROCESS.c.process_id).where(
-        PROCESS.c.beat_at >= time.time() - store.lease_seconds
+def _abandoned(store: SqlStore, connection: Connection) -> ColumnElement[bool]:
+    """Return the condition of a session whose process is dead."""
+    living = store.leases.living(connection)
+    return and_(
+        SESSION.c.state == OPEN,
+        or_(SESSION.c.process_id.is_(None), SESSION.c.process_id.not_in(living)),
     )
 
 

@@ -6,22 +6,27 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, Row, insert, select
+from sqlalchemy import Connection, Engine, Row, insert, or_, select
 
 from coin_protocol.draw import flip_for
 from coin_protocol.encoding import digest
-from coin_protocol.errors import PurgedCommitmentError
+from coin_protocol.errors import (
+    ConfigurationError,
+    PurgedCommitmentError,
+    StoreUnavailableError,
+)
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.profile import Profile
 from coin_protocol.statements import read_commitment, read_manifest
 from coin_protocol.v1 import delivery_pb2, envelope_pb2, opening_pb2, statements_pb2
 from provider_sdk.ledger import enter
 from provider_sdk.record import (
+    MAX_RESPONSE_ID,
     Delivered,
     KeptReply,
     OpenedSession,
@@ -31,6 +36,7 @@ from provider_sdk.record import (
     unknown,
 )
 from provider_sdk.store.engine import open_engine, reading, writing
+from provider_sdk.store.leases import Leases
 from provider_sdk.store.migrate import upgrade
 from provider_sdk.store.observe import StoreObserver, Unobserved
 from provider_sdk.store.sealed import Safe
@@ -39,7 +45,7 @@ from provider_sdk.store.tables import ANSWERED, BLOCK, COMMITTED, OPEN, PURGED, 
 from provider_sdk.store.writer import Operation, Writer
 
 LEASE_SECONDS: Final = 15.0
-"""A process that shows no sign of life for so long is taken for dead."""
+"""A process whose sign of life stands still for so long is taken for dead."""
 _BEATS_IN_A_LEASE: Final = 5
 DEADLINE_SECONDS: Final = 2.0
 """A disk that takes longer is not well; the reply goes out and its receipt is missing."""
@@ -67,7 +73,7 @@ class SqlStore:
             profile: What commitments are made of.
             sealer: Seals what is secret.
             deadline: Seconds that a finished reply waits for its commitment to be on disk.
-            lease_seconds: After which a process that shows no sign of life is taken for dead.
+            lease_seconds: A process whose sign of life stands still for so long is taken for dead.
             observer: Told what happens.
 
         Raises:
@@ -82,10 +88,12 @@ class SqlStore:
         self._observer = Unobserved() if observer is None else observer
         self.process_id = secrets.token_hex(16)
         self.lease_seconds = lease_seconds
+        self.leases = Leases(self.process_id, lease_seconds)
         self.writer = Writer(
             self.engine,
             process_id=self.process_id,
             beat_seconds=lease_seconds / _BEATS_IN_A_LEASE,
+            beaten=self.leases.given,
             observer=self._observer,
         )
 
@@ -96,7 +104,7 @@ class SqlStore:
             "session_id": opened.secret.session_id,
             "state": OPEN,
             "process_id": self.process_id,
-            "response_id": None if ref is None else ref.response_id,
+            "response_id": None if ref is None else _text(ref.response_id),
             "choice": None if ref is None else ref.choice,
             "caller": None if ref is None else ref.caller,
             "nonce_from_client": None if ref is None else ref.nonce_from_client,
@@ -131,7 +139,8 @@ class SqlStore:
         changes = {
             "state": COMMITTED,
             "process_id": None,
-            "committed_at": time.time(),
+            # Whichever is later: what it promises counts from its own end.
+            "committed_at": max(time.time(), statement.ended_at.ToMicroseconds() / 1e6),
             "commitment_sha256": record.commitment_sha256,
             "commitment": record.commitment.SerializeToString(),
             "manifest": record.manifest.SerializeToString(),
@@ -145,7 +154,8 @@ class SqlStore:
 
     def give_up(self, session_id: bytes) -> None:
         """Leave a session to whoever recovers those of dead processes."""
-        self.writer.submit(Operation(session_id, gives_up=True))
+        with suppress(StoreUnavailableError):  # closed: this process is about to be one of them
+            self.writer.submit(Operation(session_id, gives_up=True))
 
     def get(self, commitment_sha256: bytes) -> SessionRecord:
         """Return the record of a commitment.
@@ -153,6 +163,7 @@ class SqlStore:
         Raises:
             UnknownCommitmentError: There is none.
             PurgedCommitmentError: Its secrets were deleted when its retention ended.
+            ConfigurationError: It cannot be unsealed, or was made under another profile.
             StoreUnavailableError: The database does not answer.
         """
         with reading(self.engine) as connection:
@@ -167,7 +178,12 @@ class SqlStore:
         return self.record(row, blocks)
 
     def record(self, row: Row[Any], blocks: Sequence[Row[Any]]) -> SessionRecord:
-        """Return the record of a committed session from its rows, blocks in order."""
+        """Return the record of a committed session from its rows, blocks in order.
+
+        Raises:
+            ConfigurationError: It cannot be unsealed, or was made under another profile.
+        """
+        self._require_profile(statements_pb2.Commitment.FromString(row.statement).profile_sha256)
         secret, flip_secret = self.safe.open_secrets(row.session_id, row.secrets)
         made = row.fingerprints is not None
         return SessionRecord(
@@ -183,6 +199,17 @@ class SqlStore:
             fingerprints=envelope_pb2.Envelope.FromString(row.fingerprints) if made else None,
             failure=row.failure or "",
         )
+
+    def opened(self, row: Row[Any]) -> OpenedSession:
+        """Return how the session of a row began.
+
+        Raises:
+            ConfigurationError: It cannot be unsealed, or was opened under another profile.
+        """
+        statement = statements_pb2.Commitment.FromString(row.statement)
+        self._require_profile(statement.profile_sha256)
+        secret, flip_secret = self.safe.open_secrets(row.session_id, row.secrets)
+        return OpenedSession(secret, flip_secret, statement)
 
     @contextmanager
     def exclusive(self, record: SessionRecord) -> Iterator[None]:
@@ -216,7 +243,11 @@ class SqlStore:
         with reading(self.engine) as connection:
             rows = connection.execute(
                 select(SESSION)
-                .where(SESSION.c.response_id == response_id, SESSION.c.caller == caller)
+                .where(
+                    SESSION.c.response_id == _text(response_id),
+                    SESSION.c.caller == caller,
+                    or_(SESSION.c.state != PURGED, SESSION.c.commitment.is_not(None)),
+                )
                 .order_by(SESSION.c.choice)
             ).all()
         return [_kept(row) for row in rows]
@@ -225,6 +256,15 @@ class SqlStore:
         """Write what waits and let go of the database."""
         self.writer.close()
         self.engine.dispose()
+
+    def _require_profile(self, made_under: bytes) -> None:
+        """Check that blocks, draws and caps are those of this store's profile."""
+        if made_under != self.profile.digest:
+            msg = (
+                f"made under profile {made_under.hex()[:16]}, and this process runs "
+                f"{self.profile.digest.hex()[:16]}: answer for it with the profile that it had"
+            )
+            raise ConfigurationError(msg)
 
     def _load_answered(self, connection: Connection, record: SessionRecord) -> None:
         session_id = record.secret.session_id
@@ -252,6 +292,11 @@ def block_rows(connection: Connection, session_id: bytes) -> Sequence[Row[Any]]:
     return connection.execute(
         select(BLOCK).where(BLOCK.c.session_id == session_id).order_by(BLOCK.c.block_index)
     ).all()
+
+
+def _text(name: str) -> str:
+    """Spell out what PostgreSQL or UTF-8 cannot hold: names come from outside."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:MAX_RESPONSE_ID]
 
 
 def _kept(row: Row[Any]) -> KeptReply:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,7 +27,9 @@ from provider_sdk.store.tables import BLOCK, OPEN, PROCESS, SESSION
 _LOG = logging.getLogger(__name__)
 
 _MOST_WAITING: Final = 20_000
-"""Operations that wait for the disk: about 20 MB. More is refused, and receipts are missing."""
+"""Operations that wait for the disk: about 20 MB. Past it no session begins: their receipts are
+missing. What has begun is taken to its end, or its commitment would speak of what is not on disk.
+"""
 _MOST_AT_ONCE: Final = 500
 """Operations in one transaction: some 10 ms of work, so that others get their turn."""
 _FIRST_PAUSE: Final = 0.05
@@ -58,7 +60,7 @@ class Operation:
 
 
 class SessionLostError(CoinError):
-    """Another process took this one for dead and closed the session as crashed."""
+    """This process does not hold the session any more: it is closed as crashed, or will be."""
 
 
 class Writer:
@@ -70,6 +72,7 @@ class Writer:
         *,
         process_id: str,
         beat_seconds: float,
+        beaten: Callable[[], None],
         observer: StoreObserver,
     ) -> None:
         """Start the thread.
@@ -78,11 +81,13 @@ class Writer:
             engine: Of the database.
             process_id: Under which sessions are held.
             beat_seconds: How often to show that this process lives.
+            beaten: Told each time that it has.
             observer: Told of each batch.
         """
         self._engine = engine
         self._process_id = process_id
         self._beat_seconds = beat_seconds
+        self._beaten = beaten
         self._observer = observer
         self._waiting: deque[Operation] = deque()
         self._wake = threading.Condition()
@@ -105,10 +110,12 @@ class Writer:
         """Have an operation written.
 
         Raises:
-            StoreUnavailableError: Too many wait already, or the writer is closed.
+            StoreUnavailableError: A session begins and too many operations wait already, or the
+                writer is closed.
         """
         with self._wake:
-            if self._closing or len(self._waiting) >= _MOST_WAITING:
+            full = operation.opens is not None and len(self._waiting) >= _MOST_WAITING
+            if self._closing or full:
                 why = "is closed" if self._closing else f"is {_MOST_WAITING} writes behind"
                 msg = f"the store {why}"
                 raise StoreUnavailableError(msg)
@@ -122,10 +129,12 @@ class Writer:
             self._closing = True
             self._wake.notify()
         self._thread.join(seconds)
-        for operation in self._waiting:
-            if not operation.written.done():
-                msg = "the store was closed before this was written"
-                operation.written.set_exception(StoreUnavailableError(msg))
+        with self._wake:
+            left = list(self._waiting)
+            self._waiting.clear()  # and whatever the thread still does, it settles nothing
+        for operation in left:
+            msg = "the store was closed before this was written"
+            operation.written.set_exception(StoreUnavailableError(msg))
 
     def _run(self) -> None:
         beaten = 0.0
@@ -155,6 +164,8 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - or all other sessions would wait for it
                 if len(batch) <= 1:
                     _LOG.exception("a write failed")
+                    for operation in batch:
+                        self._drop(operation.session_id)
                     self._settle(batch, {operation.session_id for operation in batch}, error)
                     return True
                 # One of them cannot be written: find it by writing each alone.
@@ -164,12 +175,15 @@ class Writer:
                     return False
                 self._wake.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        self._beaten()
         self._observer.written(len(batch), time.monotonic() - start)
         self._settle(batch, lost, None)
         return True
 
     def _settle(self, batch: list[Operation], lost: set[bytes], error: Exception | None) -> None:
         with self._wake:
+            if not self._waiting:
+                return  # closed meanwhile, and settled
             for _ in batch:
                 self._waiting.popleft()
         for operation in batch:
@@ -244,6 +258,14 @@ class Writer:
         kept = connection.execute(before).scalar()
         return kept is not None and kept == changes["commitment_sha256"]
 
+    def _drop(self, session_id: bytes) -> None:
+        """Leave a session that lacks a write to whoever closes it with what came before that."""
+        try:
+            with writing(self._engine) as connection:
+                self._let_go(connection, session_id)
+        except Exception:  # noqa: BLE001 - its own writes fail one by one then, as this one did
+            _LOG.exception("session %s could not be given up", session_id.hex())
+
     def _let_go(self, connection: Connection, session_id: bytes) -> None:
         connection.execute(
             update(SESSION)
@@ -266,5 +288,8 @@ def _dialect(connection: Connection) -> Any:  # noqa: ANN401 - two modules of on
 
 
 def _lost(session_id: bytes) -> SessionLostError:
-    msg = f"session {session_id.hex()} was closed by another process, which took this for dead"
+    msg = (
+        f"session {session_id.hex()} is not this process's any more: one of its writes failed, or "
+        "another process took this one for dead"
+    )
     return SessionLostError(msg)

@@ -30,6 +30,7 @@ KEYS = {
     "tokens_exposed",
     "block_embeddings_exposed",
     "seconds",
+    "undecided_before",
 }
 CAUGHT_BY = {
     "honest": [],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +22,7 @@ from coin_protocol.keyset import SignedKeySet, stamp
 from coin_protocol.limits import FLIP_CHAIN_LENGTH
 from coin_protocol.statements import read_opening, read_refusal
 from coin_protocol.testing.small import small_profile
+from coin_protocol.transport import guard
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from coin_protocol.v1 import provider_service_pb2 as pb
 from coin_protocol.v1 import provider_service_pb2_grpc as pb_grpc
@@ -180,6 +183,61 @@ async def test_the_largest_challenge_that_can_be_read_is_not_too_large(parties: 
 
 
 # Rate limits
+
+
+async def test_calls_whose_request_never_comes_do_not_hold_their_place(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.1)
+    silence = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await silence.wait()
+        yield b""
+
+    async with (
+        served(await make_server(provider)) as target,
+        aio.insecure_channel(target) as channel,
+    ):
+        for method, code in ((GET_KEY_SET, "UNAVAILABLE"), (HEALTH, "UNAVAILABLE")):
+            call: Any = channel.stream_unary(method)
+            with pytest.raises(aio.AioRpcError) as caught:
+                await call(nothing(), timeout=WAIT_SECONDS)
+            assert caught.value.code().name == code
+            assert reason_of(caught.value) == "TRY_LATER"
+        without_deadline: Any = channel.stream_unary(GET_KEY_SET)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await without_deadline(nothing())
+        assert reason_of(caught.value) == "DEADLINE_MISSING"
+
+
+async def test_streams_that_ask_nobody_leave_room_for_the_rest(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MAX_OPEN_CALLS", 2)
+    watched = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
+    async with (
+        served(await make_server(provider)) as target,
+        aio.insecure_channel(target) as channel,
+    ):
+        watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        held = [watch(watched) for _ in range(2)]
+        for call in held:
+            assert await call.read()
+        one_more = watch(watched)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await one_more.read()
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason_of(caught.value) == "RATE_LIMITED"
+        # Neither what only looks, nor what is guarded, has to do with it.
+        assert await call_raw(channel, HEALTH, health_pb2.HealthCheckRequest())
+        assert await call_raw(channel, GET_KEY_SET, pb.GetKeySetRequest())
+        held[0].cancel()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                with suppress(aio.AioRpcError):
+                    if await watch(watched).read():
+                        break
 
 
 async def test_who_calls_too_often_is_told_when_to_come_again(provider: Provider) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2
@@ -35,6 +36,10 @@ from verifier_sdk.client import ProviderClient
 PASS = receipt_pb2.OUTCOME_PASS
 INCONCLUSIVE = receipt_pb2.OUTCOME_INCONCLUSIVE
 GET_KEY_SET, ANSWER = f"/{SERVICE}/GetKeySet", f"/{SERVICE}/AnswerChallenge"
+TlsKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+RATE_LIMITED = "UNAVAILABLE"
+"""How a client tells a rate limit: it says to come again."""
 
 
 class Seen(transport.Unobserved):
@@ -182,9 +187,12 @@ async def test_a_client_of_a_withdrawn_authority_gets_no_new_connection(
         assert not await answers(target, rotation.old.client)
 
 
-def _self_signed(names: list[x509.GeneralName], common: str, *, days: int) -> tuple[bytes, bytes]:
+def _self_signed(
+    names: list[x509.GeneralName], common: str, *, days: int, key: TlsKey | None = None
+) -> tuple[bytes, bytes]:
     """Return certificate and key in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     oid = x509.NameOID.COMMON_NAME
     subject = x509.Name([x509.NameAttribute(oid, common)] if common else [])
     now = datetime.now(UTC)
@@ -198,11 +206,47 @@ def _self_signed(names: list[x509.GeneralName], common: str, *, days: int) -> tu
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(names), critical=not common)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .sign(key, digest)
     )
     pem = serialization.Encoding.PEM
     raw = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return certificate.public_bytes(pem), raw
+
+
+@pytest.mark.parametrize(
+    ("make", "served_at_all"),
+    [
+        (lambda: rsa.generate_private_key(65537, 2048), True),
+        (lambda: ec.generate_private_key(ec.SECP384R1()), True),
+        (lambda: ec.generate_private_key(ec.SECP521R1()), False),
+        (ed25519.Ed25519PrivateKey.generate, False),
+    ],
+    ids=["RSA", "P-384", "P-521", "Ed25519"],
+)
+async def test_a_certificate_that_no_handshake_can_use_is_refused_and_the_old_stays(
+    provider: Provider, tokens: Tokens, make: Callable[[], TlsKey], *, served_at_all: bool
+) -> None:
+    names: list[x509.GeneralName] = [x509.IPAddress(ip_address("127.0.0.1"))]
+    old = _self_signed(names, "old", days=1)
+    new = _self_signed(names, "new", days=1, key=make())
+    files = ServerTlsFiles(tokens.folder / "server.pem", tokens.folder / "server.key")
+    authorities = tokens.folder / "authorities.pem"
+    authorities.write_bytes(old[0])
+    client, seen = replace(tokens.client("one"), authorities=authorities), Seen()
+    put(files.certificate, old[0])
+    put(files.key, old[1])
+    server = await make_server(provider, ServiceSettings(tokens=tokens.known, observer=seen))
+    async with served(server, files) as target:
+        assert await answers(target, client)
+        put(files.certificate, new[0])
+        put(files.key, new[1])
+        if served_at_all:
+            authorities.write_bytes(new[0])
+        assert await answers(target, client)
+    assert seen.reloads == [("certificate", served_at_all)]
+    if not served_at_all:
+        with pytest.raises(ConfigurationError, match="wanted RSA, P-256 or P-384"):
+            files.server_credentials()
 
 
 def test_an_expired_certificate_is_a_configuration_error(tmp_path: Path) -> None:
@@ -360,6 +404,24 @@ async def test_each_verifier_has_a_rate_limit_of_its_own(
     server = await make_server(provider, ServiceSettings(tokens=tokens.known, rate=rate))
     async with served(server, tokens.server) as target:
         assert [await answers(target, files) for files in (one, one, two)] == [True, False, True]
+
+
+async def test_a_flood_of_unknown_tokens_is_limited_and_costs_verifiers_nothing(
+    provider: Provider, tokens: Tokens
+) -> None:
+    known, stranger = tokens.client("known"), tokens.client("stranger", known=False)
+    rate = transport.RateLimit(per_second=0.001, burst=2)
+    seen = Seen()
+    settings = ServiceSettings(tokens=tokens.known, rate=rate, observer=seen)
+    async with served(await make_server(provider, settings), tokens.server) as target:
+        async with ProviderClient(target, tls=stranger, timeout=WAIT_SECONDS) as client:
+            for status in ("UNAUTHENTICATED", "UNAUTHENTICATED", RATE_LIMITED):
+                with pytest.raises(PeerUnavailableError) as raised:
+                    await client.key_set()
+                assert raised.value.status == status
+        async with ProviderClient(target, tls=known, timeout=WAIT_SECONDS) as client:
+            assert await client.key_set() == provider.key_set
+    assert seen.verifiers == {"", "known"}
 
 
 async def test_tls_without_anything_that_says_who_calls_is_refused(

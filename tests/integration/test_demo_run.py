@@ -139,6 +139,30 @@ def _played(files: AuditFiles, scenario: Scenario) -> Played:
     return Played(scenario, TRACE, read_verdict(bundle.verdict.payload), bundle, 0.25)
 
 
+@pytest.mark.parametrize(("undecided", "shown"), [(0, 0), (1, 1), (9, 2)])
+async def test_another_honest_reply_is_asked_for_where_the_judge_is_undecided(
+    audited: tuple[Parties, AuditFiles], undecided: int, shown: int
+) -> None:
+    _, files = audited
+    decided = read_bundle(files.bundle.read_bytes())
+    unclear = receipt_pb2.Bundle()
+    unclear.CopyFrom(decided)
+    verdict = read_verdict(decided.verdict.payload)
+    verdict.outcome = receipt_pb2.OUTCOME_INCONCLUSIVE
+    unclear.verdict.payload = verdict.SerializeToString()
+    audits = [unclear] * undecided + [decided]
+
+    async def ask() -> tuple[receipt_pb2.Receipt, float]:
+        return receipt_pb2.Receipt(), 0.0
+
+    async def audit(_: receipt_pb2.Receipt) -> tuple[receipt_pb2.Bundle, float]:
+        return audits.pop(0), 0.0
+
+    played = await run._decided(SCENARIOS[0], TRACE, await ask(), ask=ask, audit=audit)
+    assert played.undecided == shown
+    assert (played.outcome == "INCONCLUSIVE") == (undecided > shown)
+
+
 @pytest.fixture
 def shows(monkeypatch: pytest.MonkeyPatch) -> list[Played]:
     """What the demo plays instead of its processes."""

@@ -108,9 +108,12 @@ async def test_plaintext_is_allowed_on_loopback(target: str) -> None:
 
 async def test_a_port_that_is_taken_is_a_configuration_error(provider: Provider) -> None:
     async with serving(provider) as target:
-        second = aio.server(options=(("grpc.so_reuseport", 0),))
-        with pytest.raises(ConfigurationError, match="cannot listen"):
-            transport.bind(second, target, None)
+        for second in (
+            aio.server(options=(("grpc.so_reuseport", 0),)),
+            await make_server(provider),
+        ):
+            with pytest.raises(ConfigurationError, match="cannot listen"):
+                transport.bind(second, target, None)
 
 
 async def test_a_missing_tls_file_is_a_configuration_error(

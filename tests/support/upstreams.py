@@ -73,7 +73,9 @@ class Style:
 
     Attributes:
         ids: It gives token ids where it is asked to.
-        refuses_ids: It answers 400 where it is asked to, as SGLang does for streamed chats.
+        refuses_ids: It answers `refusal` where it is asked to, as SGLang does for streamed chats.
+        refusal: The status that says so.
+        kind: Content type of its replies; empty for the right one.
         parser: It sets reasoning apart itself: the field's name, `reasoning` or
             `reasoning_content`.
         chunk: Tokens in one chunk.
@@ -91,6 +93,8 @@ class Style:
 
     ids: bool = True
     refuses_ids: bool = False
+    refusal: int = 400
+    kind: str = ""
     parser: str = ""
     chunk: int = 1
     pause: float = 0.0
@@ -160,10 +164,8 @@ class Upstream:
         style = self.style
         asks = bool(body.get("return_token_ids"))
         if style.refuses_ids and asks:
-            raise web.HTTPBadRequest(
-                text=json.dumps({"error": {"message": "return_token_ids is not supported"}}),
-                content_type="application/json",
-            )
+            error = {"error": {"message": "return_token_ids is not supported"}}
+            raise _Raised(web.json_response(error, status=style.refusal))
         if style.status != 200:
             response = web.json_response(style.error, status=style.status)
             response.headers["retry-after"] = "7"
@@ -346,11 +348,12 @@ class Upstream:
         if self.style.gzips:
             raw, headers["content-encoding"] = gzip.compress(raw), "gzip"
         raw = self.style.garbles(0, raw)
-        return web.Response(body=raw, content_type="application/json", headers=headers)
+        kind = self.style.kind or "application/json"
+        return web.Response(body=raw, content_type=kind, headers=headers)
 
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"x-request-id": "from-upstream"})
-        response.headers["content-type"] = "text/event-stream; charset=utf-8"
+        response.headers["content-type"] = self.style.kind or "text/event-stream; charset=utf-8"
         await response.prepare(request)
         return response
 

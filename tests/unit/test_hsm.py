@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from coin_protocol import envelope
 from coin_protocol.errors import CoinError, ConfigurationError, MissingDependencyError
-from coin_protocol.hsm import HsmSigner, HsmUnavailableError, KeyUri
+from coin_protocol.hsm import HsmSigner, HsmUnavailableError, KeyUri, _unwrapped
 from coin_protocol.keyset import pinned
 from coin_protocol.rotation import RotatingSigner
 from coin_protocol.signer import KeySigner, PrivateKey, signer_from_uri
@@ -34,7 +34,8 @@ KINDS = pytest.mark.parametrize("label", ["ed", "p256"])
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
     """A token with a key of each kind. The module reads its configuration once a process."""
     if MODULE is None:
-        pytest.skip("SoftHSM (Debian: softhsm2) is not installed")
+        missing = "SoftHSM (Debian: softhsm2) is not installed"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     folder = tmp_path_factory.mktemp("hsm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
@@ -279,3 +280,13 @@ def test_the_lib_errors_of_a_missing_module_do_not_leak(tmp_path: Path) -> None:
     broken.write_bytes(b"no library")
     with pytest.raises(CoinError, match=r"cannot be loaded|refused"):
         signer_from_uri(f"pkcs11:object=k?module-path={broken}&pin-value=1", "acme")
+
+
+@pytest.mark.parametrize("second", [0x00, 63])
+def test_a_point_is_read_whether_or_not_the_token_wraps_it(second: int) -> None:
+    # 63 is what the length would be, were the first two bytes of a bare point a wrapping.
+    bare = bytes((0x04, second)) + bytes(63)
+    edwards = bytes((0x04, 30)) + bytes(30)
+    for point in (bare, edwards):
+        assert _unwrapped(point) == point
+        assert _unwrapped(bytes((0x04, len(point))) + point) == point

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from coin_protocol import envelope, key_keeper
 from coin_protocol.errors import ConfigurationError, InvalidInputError
@@ -244,6 +246,15 @@ def test_a_revocation_outside_the_window_is_refused(folder: KeyKeeper, days: int
         folder.revoke(keyid, datetime.now(UTC) + timedelta(days=days), folder.root(None))
 
 
+def test_a_revocation_dated_ahead_leaves_a_key_for_then(folder: KeyKeeper) -> None:
+    (only,) = ring_of(folder).keys
+    ahead = datetime.now(UTC) + DAY
+    with pytest.raises(ConfigurationError, match="coin keys rotate"):
+        folder.revoke(only.key.keyid, ahead, folder.root(None))
+    folder.rotate(KEY, 2 * DAY, folder.root(None))
+    assert folder.revoke(only.key.keyid, ahead, folder.root(None)).end == ahead
+
+
 def test_the_last_key_that_could_sign_is_not_revoked(folder: KeyKeeper) -> None:
     (only,) = ring_of(folder).keys
     with pytest.raises(ConfigurationError, match="coin keys rotate"):
@@ -321,6 +332,29 @@ def test_a_crash_at_any_point_leaves_a_folder_that_signs(
     assert step > 4
 
 
+def test_a_rotation_to_a_key_kept_elsewhere_can_be_run_again_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = False
+    step = 0
+    while not finished:
+        folder = KeyKeeper(tmp_path / str(step))
+        folder.init("acme", KEY, None)
+        outside = tmp_path / f"outside-{step}.pem"
+        write_private_key(outside, KeySigner.generate("acme"))
+        new = NewKey(30 * DAY, uri=f"file:{outside}")
+        with monkeypatch.context() as patch, suppress(PowerCutError):
+            cut_power_at(step, patch)
+            folder.rotate(new, HOUR, folder.root(None))
+            finished = True
+        if len(ring_of(folder)) == 1:
+            folder.rotate(new, HOUR, folder.root(None))
+        assert len(ring_of(folder)) == 2
+        require_good(folder)
+        step += 1
+    assert step > 4
+
+
 def test_no_crash_leaves_a_private_key_that_others_can_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +379,66 @@ def test_two_commands_do_not_change_a_folder_at_once(
     with folder._locked(), pytest.raises(ConfigurationError, match="another command"):
         folder.rotate(KEY, HOUR, root)
     folder.rotate(KEY, HOUR, root)
+
+
+def test_of_two_that_make_keys_in_one_folder_one_is_refused(tmp_path: Path) -> None:
+    folder = KeyKeeper(tmp_path / "keys")
+    certified = Certified()
+    chain = certified.authority.chain(certified.authority.leaf(certified.key))
+    root = Root(certified.signer, chain)
+
+    def init(number: int) -> str | None:
+        outside = tmp_path / f"outside-{number}.pem"
+        key = KeySigner.generate("acme")
+        write_private_key(outside, key)
+        try:
+            folder.init("acme", NewKey(30 * DAY, uri=f"file:{outside}"), root)
+        except ConfigurationError:
+            return None
+        return key.public.keyid
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [keyid for keyid in pool.map(init, range(8)) if keyid is not None]
+    assert [listed.key.keyid for listed in ring_of(folder).keys] == made
+
+
+def test_a_new_key_is_encrypted_as_those_in_use_are(
+    folder: KeyKeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, password in (
+        (folder.path / "key.pem", b"correct horse"),
+        (folder.root_path, b"correct horse"),
+        (tmp_path / "root.pem", b"another"),
+    ):
+        plain = folder.root_path if path.parent == tmp_path else path
+        key = load_pem_private_key(
+            plain.read_bytes(), b"correct horse" if path.parent == tmp_path else None
+        )
+        path.unlink(missing_ok=True)
+        write_private_key(path, KeySigner("acme", key), password)
+    monkeypatch.setenv("COIN_KEY_PASSWORD", "another")
+    with pytest.raises(ConfigurationError, match=r"/key\.pem .* COIN_KEY_PASSWORD"):
+        # The root's own password is none that the service could read the new key with.
+        folder.rotate(KEY, HOUR, folder.root(f"file:{tmp_path / 'root.pem'}"))
+    monkeypatch.setenv("COIN_KEY_PASSWORD", "correct horse")
+    added = folder.rotate(KEY, HOUR, folder.root(None))
+    require_good(folder)
+    private = folder.path / f"key-{added.key.keyid[:16]}.pem"
+    assert b"ENCRYPTED" in private.read_bytes()
+    assert private.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_password_of_a_root_alone_encrypts_no_new_key(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = load_pem_private_key(folder.root_path.read_bytes(), None)
+    folder.root_path.unlink()
+    write_private_key(folder.root_path, KeySigner(ROOT_KEY_NAME, root), b"correct horse")
+    with monkeypatch.context() as patch:
+        patch.setenv("COIN_KEY_PASSWORD", "correct horse")
+        added = folder.rotate(KEY, HOUR, folder.root(None))
+    # What serves has no password.
+    assert RotatingSigner(folder.path, "acme").public.keyid == added.key.keyid
 
 
 def test_a_folder_without_a_key_set_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future
 
 import numpy as np
@@ -10,7 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from coin_protocol.encoding import digest
-from coin_protocol.errors import InvalidInputError, StoreUnavailableError
+from coin_protocol.errors import InvalidInputError, StoreUnavailableError, TryLaterError
+from coin_protocol.keys import VerificationKey
+from coin_protocol.signer import KeySigner
 from coin_protocol.statements import read_checkpoint, read_commitment
 from coin_protocol.usage import BESIDE, INSIDE, usage_for
 from coin_protocol.v1 import envelope_pb2, statements_pb2
@@ -162,15 +166,15 @@ async def test_a_checkpoint_leaves_when_its_block_is_written_and_in_order(
         assert session.due() == []
 
 
-async def test_a_block_that_is_never_written_has_no_checkpoint(parties: Parties) -> None:
+async def test_after_a_block_that_is_never_written_no_checkpoint_leaves(parties: Parties) -> None:
     store = SlowStore()
     with parties.provider(store=store) as provider:
         session = live(provider)
         session.append(list(range(16)))
         store.under_way[0].set_exception(StoreUnavailableError("gone"))
         store.under_way[1].set_result(None)
-        due = await session.flush()
-        assert [read_checkpoint(found.payload).block_count for found in due] == [2]
+        assert await session.flush() == []  # the second speaks of the first as well
+        assert session.append([1]) == []
 
 
 async def test_waiting_for_checkpoints_can_be_given_up_without_losing_any(
@@ -198,22 +202,50 @@ async def test_a_disk_that_is_late_says_so_and_goes_on_writing(parties: Parties)
         assert session.finished
 
 
+def signing_fails(payload: bytes, payload_type: str) -> envelope_pb2.Envelope:
+    del payload, payload_type
+    msg = "the HSM is away"
+    raise RuntimeError(msg)
+
+
 async def test_a_signer_that_fails_leaves_the_session_to_others(
     parties: Parties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SlowStore()
     with parties.provider(store=store) as provider:
         session = live(provider)
-
-        def fail(payload: bytes, payload_type: str) -> envelope_pb2.Envelope:
-            del payload, payload_type
-            msg = "the HSM is away"
-            raise RuntimeError(msg)
-
-        monkeypatch.setattr(session._session, "_sign", fail)
+        monkeypatch.setattr(session._session, "_sign", signing_fails)
         with pytest.raises(RuntimeError, match="HSM"):
             await session.finish(b"", usage(0))
         assert store.given_up == [session.session_id]
+
+
+async def test_blocks_whose_checkpoint_could_not_be_signed_are_written_all_the_same(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SlowStore()
+    written: list[int] = []
+    add_block = store.add_block
+
+    def note(session_id: bytes, index: int, ids: npt.NDArray[np.uint32]) -> Future[None]:
+        written.append(index)
+        return add_block(session_id, index, ids)
+
+    monkeypatch.setattr(store, "add_block", note)
+    with parties.provider(store=store) as provider:
+        session = live(provider)
+        with monkeypatch.context() as away:
+            away.setattr(session._session, "_sign", signing_fails)
+            with pytest.raises(RuntimeError, match="HSM"):
+                session.append(list(range(20)))
+        session.append(list(range(8)))
+        assert written == [0, 1, 2]
+        with monkeypatch.context() as away:
+            away.setattr(session._session, "_sign", signing_fails)
+            with pytest.raises(RuntimeError, match="HSM"):
+                session.append(list(range(8)))
+        session._end(statements_pb2.ABORT_REASON_CANCELLED, b"", usage(36, 0), None)
+        assert written == [0, 1, 2, 3]
 
 
 async def test_a_number_out_of_its_limits_ends_nothing(provider: Provider) -> None:
@@ -228,3 +260,134 @@ async def test_a_reply_nobody_asks_for_again_needs_no_name(provider: Provider) -
     async with live(provider, None) as session:
         reply = await session.finish(b"", usage(0))
     assert reply.choice.HasField("commitment")
+
+
+# A key that is elsewhere
+
+
+class FarSigner:
+    """A key that is reached over a network, and takes its time."""
+
+    seconds = 0.15
+
+    def __init__(self, key: KeySigner) -> None:
+        """Sign with a key in memory, late."""
+        self._key = key
+        self.fails = False
+
+    @property
+    def public(self) -> VerificationKey:
+        """The public half."""
+        return self._key.public
+
+    def current(self) -> FarSigner:
+        """Return this signer."""
+        return self
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a signature, after a while; or fail."""
+        time.sleep(self.seconds)
+        if self.fails:
+            msg = "the HSM is away"
+            raise TryLaterError(msg)
+        return self._key.sign(data)
+
+
+@pytest.fixture
+def far(parties: Parties) -> Iterator[tuple[Provider, FarSigner]]:
+    """A provider whose key is elsewhere."""
+    signer = FarSigner(parties.signer)
+    with parties.provider(signer=signer) as provider:
+        yield provider, signer
+
+
+async def longest_gap(job: Awaitable[object]) -> float:
+    """Return the longest time for which nothing else ran while a job did."""
+    longest, over = 0.0, asyncio.Event()
+
+    async def tick() -> None:
+        nonlocal longest
+        last = time.monotonic()
+        while not over.is_set():
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    try:
+        await job
+    finally:
+        over.set()
+        await ticking
+    return longest
+
+
+async def test_a_slow_signature_holds_up_nothing_else(far: tuple[Provider, FarSigner]) -> None:
+    provider, signer = far
+    found: list[envelope_pb2.Envelope] = []
+
+    async def whole() -> None:
+        async with live(provider) as session:
+            for _ in range(4):
+                found.extend(session.append(list(range(5))))
+                await asyncio.sleep(0)
+            found.extend(await session.flush())
+            session.append(list(range(12)))
+            reply = await session.finish(b"answer", usage(32))
+            found.extend(reply.checkpoints)
+
+    assert await longest_gap(whole()) < signer.seconds
+    assert [read_checkpoint(each.payload).block_count for each in found] == [1, 2, 3, 4]
+    assert kept(provider).reasoning_tokens == 32
+
+
+@pytest.mark.parametrize("error", [RuntimeError("upstream"), asyncio.CancelledError()])
+async def test_a_slow_signature_holds_up_nobody_who_leaves(
+    far: tuple[Provider, FarSigner], error: BaseException
+) -> None:
+    provider, signer = far
+    session = live(provider)
+    session.append(list(range(11)))
+    begin = time.monotonic()
+    await session.__aexit__(type(error), error, None)
+    assert time.monotonic() - begin < signer.seconds
+    with pytest.raises(InvalidInputError, match="finished"):
+        session.append([1])
+    provider.close()
+    assert kept(provider).reasoning_tokens == 11
+
+
+async def test_who_stops_waiting_for_a_slow_signature_ends_the_session_all_the_same(
+    far: tuple[Provider, FarSigner],
+) -> None:
+    provider, _ = far
+
+    async def whole() -> None:
+        async with live(provider) as session:
+            session.append([1, 2, 3])
+            await session.finish(b"", usage(3))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(whole(), 0.05)
+    provider.close()
+    assert kept(provider).abort_reason == statements_pb2.ABORT_REASON_UNSPECIFIED
+    assert kept(provider).reasoning_tokens == 3
+
+
+async def test_a_checkpoint_that_a_far_signer_fails_is_left_out(
+    far: tuple[Provider, FarSigner],
+) -> None:
+    provider, signer = far
+    async with live(provider) as session:
+        signer.fails = True
+        session.append(list(range(8)))
+        assert await session.flush() == []
+        with pytest.raises(InvalidInputError, match="answer_tokens"):
+            await session.finish(b"", usage(8), answer_tokens=-1)
+        signer.fails = False
+        found = session.append(list(range(8))) + await session.flush()
+        assert [read_checkpoint(each.payload).block_count for each in found] == [2]
+        await session.finish(b"", usage(16))
+        with pytest.raises(InvalidInputError, match="finished"):
+            await session.finish(b"", usage(16))
+    assert kept(provider).reasoning_tokens == 16

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +51,14 @@ def folder(tmp_path: Path) -> KeyKeeper:
 def _look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the file at each use, so that no test has to wait for a second."""
     monkeypatch.setattr(rotation, "LOOK_SECONDS", 0.0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what a thread in the background brings about."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def rotated(folder: KeyKeeper, key: NewKey = KEY) -> str:
@@ -151,6 +161,35 @@ def test_without_the_new_private_half_the_old_key_goes_on(
     with caplog.at_level(logging.WARNING):
         assert signer.public.keyid == first
     assert "no private half" in caplog.text
+
+
+def test_a_private_half_that_comes_late_is_found_without_another_change(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rotation, "RETRY_SECONDS", 0.0)
+    signer = RotatingSigner(folder.path, "acme")
+    first, new = signer.public.keyid, rotated(folder)
+    private = folder.path / f"key-{new[:16]}.pem"
+    elsewhere = private.rename(folder.path.parent / "elsewhere.pem")
+    for _ in range(20):
+        assert signer.public.keyid == first
+    elsewhere.rename(private)
+    until(lambda: signer.public.keyid == new)
+    assert caplog.text.count("no private half") == 1
+
+
+def test_a_key_set_that_could_not_be_read_for_a_moment_is_taken_up(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "RETRY_SECONDS", 0.0)
+    signer = RotatingSigner(folder.path, "acme")
+    first, new = signer.public.keyid, rotated(folder)
+    pinned = folder.root_public_path.read_bytes()
+    # Not the key set itself changes, but what it is held against.
+    folder.root_public_path.write_bytes(b"garbage")
+    assert signer.public.keyid == first
+    folder.root_public_path.write_bytes(pinned)
+    until(lambda: signer.public.keyid == new)
 
 
 def test_a_key_set_that_cannot_be_used_changes_nothing(

@@ -216,7 +216,7 @@ def test_nonces_of_the_allowed_lengths_are_taken(provider: Provider, length: int
     assert finish(opened(provider, bytes(length)))
 
 
-@pytest.mark.parametrize("model", ["", "m" * 257, "é" * 129])
+@pytest.mark.parametrize("model", ["", "m" * 257, "é" * 129, "half a \ud800 pair"])
 def test_a_model_name_out_of_its_limits_is_refused(provider: Provider, model: str) -> None:
     with pytest.raises(InvalidInputError, match="1 to 256 bytes"):
         provider.open_session(model=model, request=REQUEST, client_nonce=NONCE)

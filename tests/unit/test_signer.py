@@ -116,6 +116,19 @@ def test_a_password_for_a_key_that_is_not_encrypted_is_refused(
         FileSigner.from_uri(f"file:{path}", "key")
 
 
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_private_key_that_everyone_can_read_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, *, told: bool
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem_of(ED_KEY))
+    path.chmod(mode)
+    FileSigner.from_uri(f"file:{path}", "key")
+    assert (
+        f"every user of this machine can read or write the private key {path}" in caplog.text
+    ) == told
+
+
 UNUSABLE: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "garbage": lambda: b"garbage \xff",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.transport import TokenFile, Unobserved, make_token
-from coin_protocol.transport.tokens import MAX_TOKENS, read_token
+from coin_protocol.transport.tokens import MAX_TOKEN_CHARACTERS, MAX_TOKENS, read_token
 
 
 class Told(Unobserved):
@@ -68,6 +68,14 @@ def test_neither_the_digest_nor_a_longer_token_is_taken_for_the_token(tmp_path: 
     ):
         assert tokens.name_of(f"Bearer {shown}") is None
     assert tokens.name_of(made.token) is None
+
+
+def test_the_longest_token_that_a_client_may_show_is_known_to_the_server(tmp_path: Path) -> None:
+    token = "x" * MAX_TOKEN_CHARACTERS
+    known, own = tmp_path / "known", tmp_path / "token"
+    known.write_text(f"one={sha256(token.encode()).hexdigest()}")
+    own.write_text(token)
+    assert TokenFile(known, Unobserved()).name_of(f"Bearer {read_token(own)}") == "one"
 
 
 def test_while_a_token_is_replaced_both_are_good(tmp_path: Path) -> None:

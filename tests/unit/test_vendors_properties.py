@@ -143,6 +143,7 @@ KNOWN_NAMES = sorted(
         for names in (
             c.names.prompt,
             c.names.prompt_beside,
+            c.names.parts_beside,
             c.names.cached,
             c.names.uncached,
             c.names.completion,

@@ -8,6 +8,7 @@ import orjson
 
 from provider_sdk.gateway.dialects.choice import Choice
 from provider_sdk.gateway.dialects.hide import (
+    carries_reasoning,
     parts_of,
     pop_reasoning,
     reasoning_of,
@@ -100,7 +101,7 @@ class ChatReader(Reader):
     ) -> tuple[bool, bool]:
         """Read one choice; return whether it was changed, and whether nothing is left of it."""
         ids = _ids(choice, entry)
-        message = entry.get("message" if whole else "delta")
+        message, twice = _message(entry, whole=whole, hide=self._hide)
         text, reasoning, calls = self._texts(entry, message)
         if calls and not whole:
             # In a plain reply the text comes first, and is compared.
@@ -121,11 +122,11 @@ class ChatReader(Reader):
             pieces.append(Piece(choice.index, released))
         hid = self._hide and self._take_out(entry, message, text, visible)
         if self._hide and entry.get("logprobs") is not None:
-            hid = _conceal(entry, ids, runs, hid=hid)
-        changed = hid
+            hid = _conceal(entry, ids, runs, visible) or hid
+        changed = hid or twice
         given = entry.get("token_ids") is not None
         if given:
-            changed = self._strip_ids(entry, ids, runs) or hid
+            changed = self._strip_ids(entry, ids, runs) or changed
         # An empty delta is there for its ids alone, and would not have come without them.
         spare = hid or (given and message == {})
         return changed, spare and not over and _is_empty(entry, message)
@@ -134,7 +135,9 @@ class ChatReader(Reader):
         """Take reasoning out of a choice; return whether there was any."""
         hid = False
         # One field of text, which is the answer's, is the usual delta.
-        if type(message) is dict and (len(message) > 1 or type(message.get("content")) is not str):
+        if type(message) is not dict:
+            hid = carries_reasoning(entry) and pop_reasoning(entry)
+        elif len(message) > 1 or type(message.get("content")) is not str:
             hid = _pop_thinking(message)
             hid = pop_reasoning(message) or hid
         if visible != text:
@@ -146,7 +149,8 @@ class ChatReader(Reader):
         """Return a choice's text, reasoning and calls."""
         if type(message) is not dict:
             text = entry.get("text")
-            return (text if type(text) is str else ""), "", None
+            reasoning = reasoning_of(entry) if carries_reasoning(entry) else ""
+            return (text if type(text) is str else ""), reasoning, None
         content = message.get("content")
         reasoning = reasoning_of(message) if len(message) > 1 or not content else ""
         calls = message.get("tool_calls") or message.get("function_call")
@@ -178,12 +182,12 @@ class ChatReader(Reader):
         return True
 
     def _hide_all(self, entry: Json) -> None:
-        """Take out what may be reasoning of a choice that cannot be followed."""
-        for name in ("delta", "message"):
-            message = entry.get(name)
-            if self._hide and type(message) is dict:
-                pop_reasoning(message)
+        """Take out what may be reasoning of a choice that cannot be followed: all that it says."""
         entry.pop("token_ids", None)
+        if self._hide:
+            empty: Json = {"delta": {}, "message": {}, "text": "", "logprobs": None}
+            entry.update({name: empty[name] for name in empty.keys() & entry.keys()})
+            pop_reasoning(entry)
 
     def _calls(self, choice: Choice, calls: object) -> None:
         if type(calls) is dict:
@@ -217,6 +221,22 @@ class ChatReader(Reader):
                 del beside[name]
                 changed = True
         return changed
+
+
+def _message(entry: Json, *, whole: bool, hide: bool) -> tuple[object, bool]:
+    """Return what a choice says, and whether it was said twice and one of the two was taken out.
+
+    Some servers repeat all that was said so far beside each delta.
+    """
+    name, other = ("message", "delta") if whole else ("delta", "message")
+    message = entry.get(name)
+    if other not in entry:
+        return message, False
+    if type(message) is not dict:
+        return entry[other], False
+    if hide:
+        del entry[other]
+    return message, hide
 
 
 def _call(choice: Choice, position: int, function: object) -> None:
@@ -268,12 +288,13 @@ def _pop_thinking(message: Json) -> bool:
     return len(kept) < len(content)
 
 
-def _conceal(entry: Json, ids: list[int], runs: list[Run], *, hid: bool) -> bool:
-    """Take the log probabilities of hidden tokens out; return whether anything was hidden."""
-    if not hid and all(run.side is Side.ANSWER for run in runs):
+def _conceal(entry: Json, ids: list[int], runs: list[Run], visible: str) -> bool:
+    """Take the log probabilities of hidden tokens out; return whether there were any."""
+    if ids and runs and all(run.side is Side.ANSWER for run in runs):
         return False
-    entry["logprobs"] = visible_logprobs(entry["logprobs"], ids, runs)
-    return True
+    before = entry["logprobs"]
+    entry["logprobs"] = visible_logprobs(before, ids, runs, visible)
+    return entry["logprobs"] != before
 
 
 def _is_empty(entry: Json, message: object) -> bool:

@@ -6,6 +6,7 @@ from typing import Final
 
 from coin_protocol.answer import ToolCall, answer_bytes
 from provider_sdk.gateway.alignment import Alignment
+from provider_sdk.gateway.dialects.hide import without_later
 from provider_sdk.gateway.dialects.remade import RemadeIds
 from provider_sdk.gateway.dialects.request import Rules
 from provider_sdk.gateway.splitter import Flag, Run, Side, Splitter
@@ -24,7 +25,6 @@ class Choice:
         finish_reason: The upstream's; None while it goes on, or where it broke off.
         stopped: A stop string of the client ended it.
         retokenized: The ids were made from text.
-        hid: Something of it was kept from the client.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class Choice:
         "_calls",
         "_check",
         "_content",
+        "_echo",
         "_fields",
         "_flags",
         "_late",
@@ -45,7 +46,6 @@ class Choice:
         "answer_tokens",
         "finish_reason",
         "finished",
-        "hid",
         "index",
         "reasoning_tokens",
         "retokenized",
@@ -53,7 +53,16 @@ class Choice:
         "stopped",
     )
 
-    def __init__(self, rules: Rules, index: int, *, opened: bool | None, check: bool) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        index: int,
+        *,
+        opened: bool | None,
+        check: bool,
+        echo: str = "",
+        held: int = 0,
+    ) -> None:
         """Start before the first token.
 
         Args:
@@ -61,13 +70,16 @@ class Choice:
             index: Its number in the reply.
             opened: Whether the prompt opened reasoning, None where that is unknown.
             check: Whether the text is the ids' own, so that the two can be compared.
+            echo: The text that comes before it: the prompt's, where the client asked for that.
+            held: Characters of text that the upstream may hold back.
         """
         self._rules = rules
         self._vocabulary = rules.tokenizer.vocabulary_size
         self._bad = False
         self.index = index
         self._splitter = Splitter(rules.markers, opened=opened)
-        self._align = Alignment(rules.markers)
+        self._align = Alignment(rules.markers, held=held)
+        self._echo = echo
         if not check or rules.markers.markers.lone_close:
             # Text of channels has their names in it or not, as the upstream likes.
             self._align.give_up()
@@ -85,7 +97,6 @@ class Choice:
         self.finished = False
         self.stopped = False
         self.retokenized = False
-        self.hid = False
         self.runs: list[Run] = []
 
     @property
@@ -147,6 +158,8 @@ class Choice:
         Returns:
             Ids to commit to, and the content that the client is given.
         """
+        if self._echo and content:
+            return self._take_echo(ids, content, reasoning)
         if ids and not self._bad:
             if not self._sampled:
                 self._sampled = True
@@ -196,10 +209,11 @@ class Choice:
         if self._remade is not None:
             parts = self._remade.texts.finish()
             released += self._make(self._remade, parts)
-            visible = self._visible(parts)
+            visible = _visible(parts)
         elif late:
             self._align.expect(self.runs)
-            visible = self._visible(self._align.text(late, self._splitter.side))
+            visible = _visible(self._align.text(late, self._splitter.side))
+        visible += _visible(self._align.rest())
         # Where nothing is hidden, nothing was held back from the client either.
         return released, visible if self._rules.hide_reasoning else ""
 
@@ -232,6 +246,8 @@ class Choice:
             if self._align.lost and self._rules.markers.markers.lone_close:
                 self._align = Alignment(self._rules.markers)
             self._align.forget(keep=Side.REASONING)
+        begun, over = bool(splitter.sections), splitter.side is not Side.REASONING
+        over = splitter.sections > 1 or (begun and over)
         self.runs = runs = self._runs(ids, content, reasoning)
         if len(runs) == 1 and runs[0].text is None:
             side = runs[0].side
@@ -248,6 +264,9 @@ class Choice:
         if self._fields:
             self._compare(runs, reasoning)
             visible = content
+            if content and splitter.sections > 1:
+                spell = self._align.spell
+                visible = without_later(content, reasoning, runs, spell, over=over, begun=begun)
         else:
             visible = self._deal(runs, content, side)
         if not self._rules.hide_reasoning:
@@ -318,10 +337,7 @@ class Choice:
         align = self._align
         one = len(runs) == 1 and runs[0].text is None
         if one and align.level and not self._late and align.spell(runs[0].ids) == content.encode():
-            if side is Side.ANSWER:
-                return content
-            self.hid = self._rules.hide_reasoning
-            return ""
+            return content if side is Side.ANSWER else ""
         align.expect(runs)
         if self._splitter.holding:
             if content:
@@ -332,13 +348,7 @@ class Choice:
         if not text:
             return ""
         reasoned = any(run.side is Side.REASONING for run in runs)
-        return self._visible(align.text(text, side, reasoned=reasoned))
-
-    def _visible(self, parts: list[tuple[Side, str]]) -> str:
-        visible = "".join(text for side, text in parts if side is Side.ANSWER)
-        if self._rules.hide_reasoning and any(side is not Side.ANSWER for side, _ in parts):
-            self.hid = True
-        return visible
+        return _visible(align.text(text, side, reasoned=reasoned))
 
     def _take_late(self, content: str, reasoning: str) -> tuple[list[int], str]:
         """Take text that came without ids though others came with them: held back before."""
@@ -357,6 +367,16 @@ class Choice:
         self._content += visible.encode()
         return _NO_IDS, visible
 
+    def _take_echo(self, ids: list[int], content: str, reasoning: str) -> tuple[list[int], str]:
+        """Take the first text, which begins with the prompt's."""
+        echo, self._echo = self._echo, ""
+        if not content.startswith(echo):
+            self._align.give_up()
+            echo = ""
+        self._content += echo.encode()
+        released, visible = self.take(ids, content[len(echo) :], reasoning)
+        return released, echo + visible
+
     def _take_text(self, content: str, reasoning: str) -> tuple[list[int], str]:
         remade = self._remade
         if remade is None:
@@ -374,7 +394,7 @@ class Choice:
             visible = content
         else:
             parts = remade.texts.feed(content)
-            visible = self._visible(parts)
+            visible = _visible(parts)
         if not self._rules.hide_reasoning:
             visible = content
         self._content += visible.encode()
@@ -386,3 +406,7 @@ class Choice:
         self.reasoning_tokens += len(released)
         self.answer_tokens += answered
         return released
+
+
+def _visible(parts: list[tuple[Side, str]]) -> str:
+    return "".join(text for side, text in parts if side is Side.ANSWER)

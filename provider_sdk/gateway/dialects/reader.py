@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import Final, NamedTuple
 
@@ -33,7 +34,7 @@ class Step:
         data: JSON to pass on; None where the event is dropped.
         same: Nothing was changed: pass on the bytes as they came.
         pieces: What to append to which choice, in order.
-        usage: It carries the usage block.
+        usage: It carries the usage block, or is a response's last, which would.
         before: Whole events to send first: text that was held back. Nearly always empty.
     """
 
@@ -98,7 +99,7 @@ class Reader(ABC):
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError:
-            document = None
+            document, data = _lenient(data)
         if type(document) is not dict:
             self.malformed_stream(f"an event of {len(data)} bytes is no JSON object")
             return Step(data, None, [], same=True)
@@ -109,7 +110,7 @@ class Reader(ABC):
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            document = None
+            document, raw = _lenient(raw)
         if type(document) is not dict:
             self.malformed_stream(f"a reply of {len(raw)} bytes is no JSON object")
             return Step(raw, None, [], same=True)
@@ -151,7 +152,17 @@ class Reader(ABC):
         if found is None:
             # A prompt told without an index is that of all choices.
             opened = self._opened.get(index, self._opened.get(-1))
-            found = Choice(self.rules, index, opened=opened, check=not self.prepared.echo)
+            prompt, prepared = self.prepared.prompt_of(index), self.prepared
+            if opened is None and prompt and self.rules.markers.opens(prompt):
+                opened = True
+            found = Choice(
+                self.rules,
+                index,
+                opened=opened,
+                check=not prepared.echo or bool(prompt),
+                echo=prompt if prepared.echo else "",
+                held=prepared.held,
+            )
             self.choices[index] = found
         return found
 
@@ -188,6 +199,18 @@ class Reader(ABC):
     @abstractmethod
     def _body(self, document: Json, raw: bytes) -> Step:
         """Read a plain reply's object."""
+
+
+def _lenient(data: bytes) -> tuple[object, bytes]:
+    """Return what Python's own JSON has and the standard has not, NaN and Infinity, as null.
+
+    Python servers write them as log probabilities, and clients in Python read them.
+    """
+    try:
+        document = json.loads(data, parse_constant=lambda _: None)
+        return document, orjson.dumps(document)
+    except (ValueError, TypeError, RecursionError):
+        return None, data
 
 
 def _reasoning_count(usage: Json | None) -> int:

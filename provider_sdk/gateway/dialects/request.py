@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import orjson
 
@@ -15,6 +15,8 @@ from provider_sdk.gateway.markers import MarkerIds
 from provider_sdk.gateway.retokenize import cuts_words
 
 Json: TypeAlias = dict[str, object]
+
+_EARLIER: Final = ("previous_response_id", "conversation")
 
 
 class Endpoint(Enum):
@@ -63,7 +65,10 @@ class Prepared:
         client_token_ids: The client asked for token ids itself.
         client_usage: The client gets the usage block of a stream.
         client_messages: The client asked for a response's raw messages itself.
+        goes_on: From an earlier response, which the upstream keeps, reasoning and all.
         echo: The reply begins with the prompt's text.
+        prompts: The texts of a completion's prompts; empty where they are ids.
+        held: Characters of the longest stop string: an upstream may hold so many back.
     """
 
     body: bytes
@@ -75,6 +80,14 @@ class Prepared:
     client_usage: bool
     client_messages: bool
     echo: bool
+    prompts: tuple[str, ...] = ()
+    held: int = 0
+    goes_on: bool = False
+
+    def prompt_of(self, index: int) -> str:
+        """Return the text of the prompt that a choice goes on from; empty where it is unknown."""
+        each = self.choices // len(self.prompts) if self.prompts else 0
+        return self.prompts[index // each] if each and index < self.choices else ""
 
 
 def prepare(
@@ -126,7 +139,21 @@ def prepare(
         client_usage=client_usage or keep_usage or endpoint is Endpoint.RESPONSES,
         client_messages=client_messages,
         echo=body.get("echo") is True,
+        prompts=_prompts(endpoint, body),
+        goes_on=any(body.get(name) is not None for name in _EARLIER),
+        held=max(map(len, _texts(body.get("stop"))), default=0),
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return a string, or a list of nothing but strings, as a tuple."""
+    found = value if isinstance(value, list) else [value]
+    texts = tuple(each for each in found if isinstance(each, str))
+    return texts if len(texts) == len(found) else ()
+
+
+def _prompts(endpoint: Endpoint, body: Json) -> tuple[str, ...]:
+    return _texts(body.get("prompt")) if endpoint is Endpoint.COMPLETIONS else ()
 
 
 def _choices(endpoint: Endpoint, body: Json) -> int:

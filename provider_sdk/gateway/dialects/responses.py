@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from provider_sdk.gateway.dialects.hide import spell
 from provider_sdk.gateway.dialects.reader import Piece, Reader, Step
 from provider_sdk.gateway.dialects.request import Json, Prepared, Rules
 from provider_sdk.gateway.sse import data_event
@@ -56,6 +57,8 @@ class ResponsesReader(Reader):
         changed = self._inside(document, kind, pieces)
         response = document.get("response")
         usage = isinstance(response, dict) and self._take_usage(response)
+        # Clients hang up at the last event, whether it has usage or not.
+        usage = usage or kind in _LAST
         self._tokens = False
         self.failed = self.failed or kind == "error"
         if changed:
@@ -126,16 +129,21 @@ class ResponsesReader(Reader):
         where = _number(document, "output_index"), _number(document, "content_index")
         if self._hide:
             self._shown.setdefault(where, bytearray()).extend(visible.encode())
-        if visible == text:
-            if not changed:
-                return Step(data, document, pieces, same=True)
-            return Step(orjson.dumps(document), document, pieces)
-        if not visible:
-            return Step(None, document, pieces)
-        document["delta"] = visible
-        if "logprobs" in document:
-            document["logprobs"] = []
+        changed = self._conceal(document, visible) or changed
+        if visible != text:
+            if not visible:
+                return Step(None, document, pieces)
+            document["delta"], changed = visible, True
+        if not changed:
+            return Step(data, document, pieces, same=True)
         return Step(orjson.dumps(document), document, pieces)
+
+    def _conceal(self, holder: Json, visible: str) -> bool:
+        """Take log probabilities out that are of other tokens than the text's."""
+        if not self._hide or not holder.get("logprobs") or spell(holder["logprobs"], visible):
+            return False
+        holder["logprobs"] = []
+        return True
 
     def _reasoning(self, document: Json, data: bytes, kind: str, pieces: list[Piece]) -> Step:
         index = _number(document, "output_index")
@@ -175,12 +183,11 @@ class ResponsesReader(Reader):
         where = _number(place, "output_index"), _number(place, "content_index")
         shown = self._shown.get(where)
         text = part.get("text")
-        if shown is None or not isinstance(text, str) or not text or text.encode() == shown:
-            return False
-        part["text"] = shown.decode()
-        if part.get("logprobs"):
-            part["logprobs"] = []
-        return True
+        changed = False
+        if shown is not None and isinstance(text, str) and text and text.encode() != shown:
+            part["text"] = text = shown.decode()
+            changed = True
+        return self._conceal(part, text if isinstance(text, str) else "") or changed
 
     def _scrub(self, item: Json) -> bool:
         """Take the content out of an item of reasoning; its summary stays."""
@@ -213,6 +220,7 @@ class ResponsesReader(Reader):
             if ended and not streamed and item.get("type") == "message":
                 changed = self._message(item, index, pieces) or changed
         if ended:
+            changed = self._repeated(response, items) or changed
             choice = self._open(0)
             status = response.get("status")
             choice.finished = True
@@ -222,6 +230,15 @@ class ResponsesReader(Reader):
                 choice.finish_reason = "content_filter"
             self.failed = self.failed or status == "failed"
         return changed
+
+    def _repeated(self, response: Json, items: list[Json]) -> bool:
+        """Take reasoning out of the text that some servers repeat beside the items."""
+        if not self._hide or not isinstance(response.get("output_text"), str):
+            return False
+        parts = (part for item in items for part in _objects(item, "content"))
+        text = "".join(_string(part, "text") for part in parts if part.get("type") == "output_text")
+        response["output_text"], before = text, response["output_text"]
+        return text != before
 
     def _summarise(self, items: list[Json]) -> None:
         for item in items:
@@ -275,10 +292,9 @@ class ResponsesReader(Reader):
     def _messages(self, response: Json) -> bool:
         """Take out vLLM's raw messages, which hold reasoning, or were not asked for."""
         changed = False
-        for name in ("input_messages", "output_messages"):
-            wanted = self.prepared.client_messages and not (
-                self._hide and name == "output_messages"
-            )
+        prepared = self.prepared
+        for name, reasons in (("input_messages", prepared.goes_on), ("output_messages", True)):
+            wanted = prepared.client_messages and not (self._hide and reasons)
             if response.get(name) is not None and not wanted:
                 del response[name]
                 changed = True

@@ -10,7 +10,7 @@ import pytest
 
 from coin_protocol.encoding import digest
 from coin_protocol.v1 import delivery_pb2
-from tests.integration.gateway.standing import asked, commitment, parsed, standing
+from tests.integration.gateway.standing import QUESTION, asked, commitment, parsed, standing
 from tests.support.parties import Parties
 from tests.support.upstreams import CLOSE, OPEN, Script, Style
 
@@ -111,6 +111,48 @@ async def test_an_event_without_end_is_half_a_stream(parties: Parties) -> None:
     async with standing(parties, style=style) as stands:
         seen = await asked(stands)
     assert seen.broken
+
+
+@pytest.mark.parametrize("reasoning", ["hide", "pass"])
+async def test_half_an_event_at_the_end_shows_no_hidden_reasoning(
+    parties: Parties, reasoning: str
+) -> None:
+    half = b'data: {"choices": [{"index": 0, "delta": {"reasoning": "secret'
+    style = Style(garbles=lambda at, raw: raw if at < 40 else half * (at == 40), done=False)
+    async with standing(parties, style=style, reasoning=reasoning) as stands:
+        seen = await asked(stands)
+    assert seen.broken
+    assert (b"secret" in seen.raw) is (reasoning == "pass")
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n", b"data: [DONE]", b"\n", b": bye\n", b""])
+async def test_a_last_event_without_its_blank_line_ends_a_stream(
+    parties: Parties, end: bytes
+) -> None:
+    style = Style(garbles=lambda _, raw: end if b"[DONE]" in raw else raw)
+    async with standing(parties, style=style) as stands:
+        seen = await asked(stands)
+        client = stands.client()
+        stream = await client.chat.completions.create(
+            model="acme-1", messages=QUESTION, stream=True
+        )
+        text = "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+    assert not seen.broken
+    assert seen.raw.endswith(end)
+    assert not commitment(seen.delivery).abort_reason
+    assert text == Script().answer
+
+
+async def test_a_last_chunk_without_its_blank_line_is_read(parties: Parties) -> None:
+    def end(_: int, raw: bytes) -> bytes:
+        return raw[:-1] if b'"usage"' in raw else raw
+
+    for headers in ({}, {"coin-delivery": "chunk"}):
+        async with standing(parties, style=Style(garbles=end, done=False)) as stands:
+            options = {"include_usage": True}
+            seen = await asked(stands, headers=headers, stream_options=options)
+        assert not seen.broken
+        assert [each for each in seen.events if each.get("usage")]
 
 
 async def test_an_event_past_the_limit_is_malformed_and_costs_no_memory(parties: Parties) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coin_protocol.checks import Case, run_checks
+from coin_protocol.encoding import digest
 from coin_protocol.testing.small import VOCABULARY, SmallTokenizer
 from coin_protocol.v1 import delivery_pb2, receipt_pb2, statements_pb2
 from tests.integration.gateway.standing import QUESTION, commitment, parsed, standing
@@ -118,6 +119,10 @@ async def test_sampled_ids_flow_through_and_their_receipt_verifies(
             key_set=delivery.key_set,
             billed=found.usage,
         )
+        kept = stands.provider.store.get(digest(receipt.commitment.payload))
+        # Not those of the text's encoding: what the model drew, id for id.
+        assert kept.token_ids.slice(0, 101).tolist() == upstream.sampled[0]
+        assert upstream.sampled[0] != _TOKENIZER.encode(_text(upstream.sampled[0]))
         case = await asyncio.to_thread(_case, parties, stands.provider, receipt)
     report = run_checks(case)
     assert report.failed is None, report.detail
@@ -161,8 +166,6 @@ async def _record(url: str, raw: bytes, recorder: Recorder) -> delivery_pb2.Deli
 
 
 def _case(parties: Parties, provider: Any, receipt: receipt_pb2.Receipt) -> Case:
-    from coin_protocol.encoding import digest
-
     commitment_sha256 = digest(receipt.commitment.payload)
     provider.wait_ready(commitment_sha256, WAIT_SECONDS)
     manifest, fingerprints = provider.manifest(commitment_sha256)

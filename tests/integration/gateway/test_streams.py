@@ -7,6 +7,8 @@ import json
 import secrets
 from typing import Literal
 
+import pytest
+
 from coin_protocol.statements import read_checkpoint
 from coin_protocol.v1 import statements_pb2
 from tests.integration.gateway.standing import asked, commitment, parsed, standing
@@ -186,8 +188,12 @@ async def test_text_alone_is_tokenized_again_and_says_so(parties: Parties) -> No
         assert seen.text == Script().answer
 
 
-async def test_an_upstream_that_refuses_ids_is_asked_again_without(parties: Parties) -> None:
-    async with standing(parties, style=Style(refuses_ids=True)) as stands:
+@pytest.mark.parametrize("refusal", [400, 422])
+async def test_an_upstream_that_refuses_ids_is_asked_again_without(
+    parties: Parties, refusal: int
+) -> None:
+    style = Style(refuses_ids=True, refusal=refusal)
+    async with standing(parties, style=style) as stands:
         first = await asked(stands)
         asked_before = len(stands.upstream.requests)
         second = await asked(stands)
@@ -195,6 +201,30 @@ async def test_an_upstream_that_refuses_ids_is_asked_again_without(parties: Part
         assert commitment(seen.delivery).id_source == statements_pb2.ID_SOURCE_RETOKENIZED
     assert asked_before == 2
     assert len(stands.upstream.requests) == 3, "it is remembered"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_under_a_wrong_content_type_is_read_all_the_same(
+    parties: Parties, *, stream: bool
+) -> None:
+    async with standing(parties, style=Style(kind="text/plain")) as stands:
+        seen = await asked(stands, stream=stream)
+    delivery = seen.delivery if stream else parsed(json.loads(seen.raw)["coin"])
+    assert commitment(delivery).reasoning_tokens == len(Script().reasoning_ids)
+    assert seen.headers["content-type"].startswith("text/plain")
+    assert b"waves" not in seen.raw
+
+
+async def test_responses_without_usage_carry_their_receipt_before_they_complete(
+    parties: Parties,
+) -> None:
+    style = Style(garbles=lambda _, raw: raw.replace(b'"usage": {', b'"usage": null, "was": {'))
+    async with standing(parties, style=style) as stands:
+        seen = await asked(stands, "/v1/responses", input="why?")
+    before, _, after = seen.raw.partition(b"event: response.completed")
+    assert b'"usage":null' in after.replace(b" ", b""), "there is none"
+    assert b": coin.receipt " in before
+    assert commitment(seen.delivery).reasoning_tokens == len(Script().reasoning_ids)
 
 
 async def test_nothing_is_touched_where_nothing_is_signed(parties: Parties) -> None:

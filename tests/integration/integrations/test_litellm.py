@@ -77,19 +77,33 @@ def upstream() -> Iterator[Upstream]:
     thread.join()
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @pytest.fixture(scope="module")
-def proxy(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def receipts() -> str:
+    """Return where a gateway over the proxy's store will be."""
+    return f"http://127.0.0.1:{_free_port()}"
+
+
+@pytest.fixture(scope="module")
+def proxy(
+    upstream: Upstream, receipts: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Give the URL of a proxy that runs in a process of its own."""
     folder = tmp_path_factory.mktemp("litellm")
     config = folder / "config.yaml"
     config.write_text(CONFIG.format(url=upstream.url, key=KEY))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "COIN_TEST_TOKEN_IDS": "ask",
+        "COIN_TEST_PORT": receipts.rpartition(":")[2],
         # No price list over the network.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
@@ -230,6 +244,35 @@ def test_checkpoints_come_while_the_model_reasons(proxy: str) -> None:
     assert first < answer
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_receipt_is_handed_over_later_to_the_credentials_that_asked_and_no_others(
+    proxy: str, receipts: str, *, stream: bool
+) -> None:
+    seen = asked(proxy, stream=stream)
+    delivery = (
+        seen.delivery if stream else parsed(httpx.Response(200, content=seen.raw).json()["coin"])
+    )
+    url = f"{receipts}/coin/v1/receipts/{delivery.response_id}"
+    theirs = httpx.get(url, headers={"authorization": f"Bearer {KEY}"})
+    assert commitment(parsed(theirs.json())) == commitment(delivery)
+    for headers in ({}, {"authorization": "Bearer sk-of-another"}):
+        assert httpx.get(url, headers=headers).status_code == 404
+
+
+def test_credentials_that_only_litellm_knows_make_a_receipt_nobodys(
+    proxy: str, receipts: str
+) -> None:
+    with httpx.Client(timeout=30) as client:
+        reply = client.post(
+            f"{proxy}/v1/chat/completions",
+            json={"model": "acme-1", "messages": QUESTION},
+            headers={"x-litellm-api-key": f"Bearer {KEY}"},
+        )
+    delivery = parsed(reply.json()["coin"])
+    assert commitment(delivery).reasoning_tokens > 0
+    assert httpx.get(f"{receipts}/coin/v1/receipts/{delivery.response_id}").status_code == 404
+
+
 def test_other_endpoints_pass_without_a_receipt(proxy: str) -> None:
     with httpx.Client(timeout=30) as client:
         reply = client.post(
@@ -239,6 +282,45 @@ def test_other_endpoints_pass_without_a_receipt(proxy: str) -> None:
         )
     assert reply.status_code == 200
     assert "coin" not in reply.json()
+
+
+def _chat(reasoning: str | None, answer: str) -> dict[str, Any]:
+    """Return what LiteLLM tells of a request, and a plain reply's choice."""
+    body = {"model": "acme-1", "messages": QUESTION, "metadata": {"headers": object()}}
+    sent = {"url": "http://here/v1/chat/completions", "headers": {}, "body": body}
+    message = {"role": "assistant", "content": answer, "reasoning_content": reasoning}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    return {"request": {"proxy_server_request": sent, "litellm_logging_obj": None}, "say": choice}
+
+
+async def test_a_proxy_that_is_not_to_sign_changes_nothing() -> None:
+    from litellm.types.utils import ModelResponse
+
+    from provider_sdk.integrations.litellm import CoinHandler
+
+    chat = _chat("the air", "the answer")
+    response = ModelResponse(id="chatcmpl-1", model="acme-1", choices=[chat["say"]])
+    before = response.model_dump_json()
+    with Hosts(Parties(), sign=False)() as host:
+        handler = CoinHandler(host)
+        request = {**chat["request"], "stream": False}
+        assert await handler.async_pre_call_hook(None, None, request, "acompletion") == request
+        shown = await handler.async_post_call_success_hook(request, None, response)
+    assert shown.model_dump_json() == before
+
+
+async def test_a_request_without_an_object_of_its_own_is_committed_to() -> None:
+    from litellm.types.utils import ModelResponse
+
+    from provider_sdk.integrations.litellm import CoinHandler
+
+    chat = _chat(None, "the answer")
+    response = ModelResponse(id="chatcmpl-1", model="acme-1", choices=[chat["say"]])
+    with Hosts(Parties())() as host:
+        handler = CoinHandler(host)
+        await handler.async_pre_call_hook(None, None, chat["request"], "acompletion")
+        shown = await handler.async_post_call_success_hook(chat["request"], None, response)
+    assert commitment(parsed(shown.coin)).reasoning_tokens == 0
 
 
 async def test_nothing_of_the_reasoning_is_left_wherever_litellm_puts_it() -> None:

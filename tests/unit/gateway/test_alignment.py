@@ -133,13 +133,34 @@ def test_reasoning_that_comes_late_is_not_taken_for_hidden() -> None:
     assert align.text(f"{why}so", splitter.side) == [(Side.REASONING, why), (Side.ANSWER, "so")]
 
 
-def test_reasoning_that_the_upstream_never_shows_is_passed_over() -> None:
+@pytest.mark.parametrize("why", ["w", "\nwhy", "a long thought about nothing at all", "\n\n"])
+@pytest.mark.parametrize("so", ["so it is", "\n\nso it is"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_reasoning_that_the_upstream_never_shows_is_passed_over(
+    *, why: str, so: str, whole: bool
+) -> None:
     splitter, align = Splitter(THINK, opened=None), Alignment(THINK)
-    for token_id in ids("<think>", "a long thought about nothing at all", "</think>"):
-        align.expect(splitter.feed([token_id]))
-    align.expect(splitter.feed(ids("so")))
-    assert align.text("so", splitter.side) == [(Side.ANSWER, "so")]
+    reply = ids("<think>", why, "</think>", so, "<|im_end|>")
+    shown: list[tuple[Side, str]] = []
+    if whole:
+        align.expect(splitter.feed(reply))
+        shown = align.text(so, splitter.side, reasoned=True)
+    else:
+        answer = len(reply) - len(ids(so, "<|im_end|>"))
+        for token_id in reply[:answer]:
+            align.expect(splitter.feed([token_id]))
+        for token_id in reply[answer:-1]:
+            align.expect(splitter.feed([token_id]))
+            shown += align.text(TOKENIZER.token_bytes(token_id).decode(), splitter.side)
+    align.finish()
+    assert "".join(text for side, text in shown if side is Side.ANSWER).strip() == so.strip()
     assert not align.mismatch
+
+
+def test_a_whole_text_is_the_answers_though_reasoning_begins_alike() -> None:
+    splitter, align = Splitter(THINK, opened=None), Alignment(THINK)
+    align.expect(splitter.feed(ids("<think>", "so why", "</think>", "so it is")))
+    assert align.text("so it is", splitter.side, reasoned=True) == [(Side.ANSWER, "so it is")]
 
 
 def test_memory_is_bounded_where_text_or_ids_never_come() -> None:

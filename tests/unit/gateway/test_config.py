@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coin_protocol.errors import ConfigurationError
-from provider_sdk.gateway.config import Reasoning, load_settings
+from provider_sdk.gateway.config import Reasoning, is_configured, load_settings
 
 UPSTREAM = "http://127.0.0.1:8000"
 
@@ -78,3 +78,32 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_secrets_are_not_shown() -> None:
     settings = load_settings(None, upstream=UPSTREAM, caller_key="sesame-open-sesame")
     assert "sesame" not in repr(settings)
+
+
+def test_a_secret_may_be_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "coin_database").write_text("postgresql://h/d")
+    (tmp_path / "coin_gateway_caller_key").write_text("sesame-open-sesame\n")
+    assert [*load_settings(None, upstream=UPSTREAM).secret_values()] == ["sesame-open-sesame"]
+    (tmp_path / "coin_gateway_caler_key").write_text("sesame-open-sesame")
+    with pytest.raises(ConfigurationError, match=r"caler_key.*mean coin_gateway_caller_key"):
+        load_settings(None, upstream=UPSTREAM)
+
+
+def test_what_is_missing_is_said_with_how_to_give_it() -> None:
+    said = "upstream: missing; give it as --upstream, COIN_GATEWAY_UPSTREAM or in the file"
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings(None, upstream=None)
+
+
+def test_it_is_known_whether_there_is_anything_to_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "coin.toml"
+    file.write_text("name = 'acme'")
+    assert not is_configured(file)
+    monkeypatch.setenv("COIN_GATEWAY_PORT", "1")
+    assert is_configured(file)
+    monkeypatch.delenv("COIN_GATEWAY_PORT")
+    file.write_text("[gateway]")
+    assert is_configured(file)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol.answer import ToolCall
+from coin_protocol.testing.small import VOCABULARY
 from coin_protocol.tokenizer import text_of
 from provider_sdk.gateway.dialects import Endpoint
 from tests.support.marked import (
@@ -189,6 +190,7 @@ def test_where_nothing_is_hidden_all_is_passed_on_but_what_we_asked_for() -> Non
         {"reasoning": "secret", "provider_specific_fields": {"reasoning_content": "secret"}},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "secret"}]}]},
         {"content": [{"type": "thinking", "thinking": "secret"}]},
+        {"content": [{"type": "reasoning_text", "text": "secret"}]},
     ],
 )
 @pytest.mark.parametrize("with_ids", [True, False])
@@ -202,6 +204,15 @@ def test_no_field_of_reasoning_reaches_the_client(*, delta: dict[str, Any], with
 
 
 CHAT_LOGPROBS = {"content": [{"token": t} for t in ("T", "w", "E", "s")], "refusal": None}
+HALVES = {
+    "content": [
+        {"token": "<0xE6>", "bytes": [0xE6]},
+        {"token": "", "bytes": [0xBC, 0xA2]},
+        {"token": "<|im_end|>"},
+    ]
+}
+PARTS = {"tokens": ["<s>", "a", "\ufffd", "\ufffd", "b"], "token_logprobs": [None, 1, 2, 3, 4]}
+WAITING = {"content": [{"token": t} for t in ("b", *"<think>", "secret", "<")]}
 TEXT_LOGPROBS = {"tokens": ["T", "w", "E", "s"], "token_logprobs": [1, 2, 3, 4]}
 
 
@@ -220,8 +231,153 @@ def test_log_probabilities_that_cannot_be_told_apart_are_all_hidden() -> None:
     step = reply.event(chunk({"content": "<think>w</think>s"}, logprobs=CHAT_LOGPROBS))
     assert seen(step)["choices"][0]["logprobs"] is None
     # Of the answer alone there is nothing to hide.
-    step = reply.event(chunk({"content": "s"}, logprobs=CHAT_LOGPROBS))
+    step = reply.event(chunk({"content": "TwEs"}, logprobs=CHAT_LOGPROBS))
     assert seen(step)["choices"][0]["logprobs"] == CHAT_LOGPROBS
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_without_ids_log_probabilities_are_shown_where_they_spell_the_text(*, whole: bool) -> None:
+    for text, endpoint, logprobs, wanted in (
+        ("TwEs", Endpoint.CHAT, CHAT_LOGPROBS, CHAT_LOGPROBS),
+        ("TwEs", Endpoint.COMPLETIONS, TEXT_LOGPROBS, TEXT_LOGPROBS),
+        ("s", Endpoint.CHAT, CHAT_LOGPROBS, None),
+        ("s", Endpoint.COMPLETIONS, TEXT_LOGPROBS, None),
+        ("", Endpoint.CHAT, CHAT_LOGPROBS, None),
+        ("", Endpoint.CHAT, {"content": [], "refusal": None}, {"content": [], "refusal": None}),
+        ("\u6f22", Endpoint.CHAT, HALVES, HALVES),
+        ("a\u6f22b", Endpoint.COMPLETIONS, PARTS, PARTS),
+        ("ab", Endpoint.COMPLETIONS, {"tokens": ["\ufffd", "\u6f22", "ab"]}, None),
+        ("ab", Endpoint.COMPLETIONS, {"tokens": ["\ufffd", "w", "ab"]}, None),
+        ("x", Endpoint.CHAT, {"content": [{"token": "x", "bytes": [999]}]}, None),
+        ("x", Endpoint.CHAT, {"content": "x"}, None),
+    ):
+        reply = a_reader(rules("none"), endpoint, stream=not whole)
+        chat = endpoint is Endpoint.CHAT
+        said = {"message" if whole else "delta": {"content": text}} if chat else {"text": text}
+        more: dict[str, Any] = {"logprobs": logprobs, "finish_reason": "stop"}
+        entry: dict[str, Any] = {"index": 0, **said, **more}
+        raw = orjson.dumps({"choices": [entry]})
+        step = reply.body(raw) if whole else reply.event(raw)
+        assert seen(step)["choices"][0]["logprobs"] == wanted
+
+
+def test_log_probabilities_of_ids_that_wait_are_hidden() -> None:
+    reply = a_reader(rules(special=False))
+    reply.event(chunk({"content": "<"}, PLAIN.encode("<")))
+    shown = chunk({"content": "b<think>"}, PLAIN.encode("b<think>w<"), logprobs=WAITING)
+    assert b"secret" not in (reply.event(shown).data or b"")
+
+
+@pytest.mark.parametrize("held", ["", "</"])
+def test_a_later_section_that_the_upstreams_parser_left_in_the_answer_is_hidden(held: str) -> None:
+    """The parser of a stack may set only the first section apart."""
+    texts = ("<think>", "why", "</think>", "so", "<think>", f"{held}secret", "</think>", "it is")
+    events = [
+        chunk({}, ids("<think>")),
+        chunk({"reasoning": "why"}, ids("why")),
+        chunk({}, ids("</think>")),
+        *(chunk({"content": text}, ids(text)) for text in ("so", "<think>")),
+        *(chunk({"content": char}, ids(char)) for char in f"{held}secret"),
+        *(chunk({"content": text}, ids(text)) for text in ("</think>", "it is")),
+        chunk({}, [], finish="stop"),
+    ]
+    for model in (rules(), rules("think-interleaved")):
+        streamed = a_reader(model)
+        steps = run(streamed, events)
+        assert content_of(steps) == "soit is" == streamed.choices[0].content
+        assert committed(steps, streamed) == ids("why", f"{held}secret")
+        message = {"reasoning": "why", "content": "".join(texts[3:])}
+        entry = {"index": 0, "message": message, "token_ids": ids(*texts), "finish_reason": "stop"}
+        plain = a_reader(model, stream=False)
+        step = plain.body(orjson.dumps({"choices": [entry]}))
+        assert seen(step)["choices"][0]["message"] == {"content": "soit is"}
+
+
+def test_a_later_section_that_the_parser_sets_apart_leaves_the_answer_alone() -> None:
+    reply = a_reader(rules("think-interleaved"))
+    events = []
+    for _ in range(2):
+        events += [
+            chunk({}, ids("<think>")),
+            chunk({"reasoning": "why."}, ids("why.")),
+            chunk({"content": "."}, ids("</think>", ".")),
+        ]
+    steps = run(reply, [*events, chunk({}, [], finish="stop")])
+    assert content_of(steps) == ".."
+    assert committed(steps, reply) == ids("why.", "why.")
+    assert reply.missing(0) is None
+
+
+def test_what_is_said_twice_is_read_once_and_hidden_in_both() -> None:
+    both = {"delta": {"content": "x"}, "message": {"content": "<think>secret</think>x"}}
+    for whole, said in ((False, both), (True, both), (False, {"message": both["message"]})):
+        reply = a_reader(rules(), stream=not whole)
+        raw = orjson.dumps({"choices": [{"index": 0, "finish_reason": "stop", **said}]})
+        step = reply.body(raw) if whole else reply.event(raw)
+        assert b"secret" not in (step.data or b"")
+        assert reply.choices[0].content == "x"
+
+
+def test_reasoning_beside_the_text_of_a_completion_is_hidden_and_committed_to() -> None:
+    for whole in (True, False):
+        reply = a_reader(rules("none"), Endpoint.COMPLETIONS, stream=not whole)
+        raw = chunk("so", reasoning="secret", finish="stop")
+        step = reply.body(raw) if whole else reply.event(raw)
+        assert b"secret" not in (step.data or b"")
+        assert committed([step], reply) == ids("secret")
+
+
+STOP = "x" * 60
+
+
+@pytest.mark.parametrize("lag", [0, 5, 59])
+@pytest.mark.parametrize("how", ["echo", "ids", "gpt-oss", "call"])
+def test_text_that_a_stop_string_holds_back_is_hidden_all_the_same(how: str, lag: int) -> None:
+    """A long stop string must not move reasoning to where the answer's ids are."""
+    why, so = "the secret thought of it all", "so it is, and there is more of it to come in time"
+    completion: dict[str, Any] = {"stop": [STOP]}
+    endpoint = Endpoint.CHAT if how == "call" else Endpoint.COMPLETIONS
+    begin, texts = "", ["<think>", why, "</think>", so]
+    if how == "echo":
+        begin = "why?"
+        completion |= {"echo": True, "prompt": begin}
+    elif how == "ids":
+        # Whose text is unknown here.
+        begin = "why?"
+        completion |= {"echo": True, "prompt": [1, 2]}
+    elif how == "gpt-oss":
+        texts = ["<|channel|>", "analysis", "<|message|>", why, "<|end|>", so]
+    model = rules("gpt-oss" if how == "gpt-oss" else "think")
+    reply = a_reader(model, endpoint, **completion)
+    text, told = begin, 0
+    events = []
+    for token_id in ids(*texts):
+        raw = TOKENIZER.token_bytes(token_id)
+        text += raw.decode() if token_id < VOCABULARY else ""
+        part = text[told : max(told, len(begin), len(text) - lag)]
+        told += len(part)
+        events.append(chunk({"content": part} if how == "call" else part, [token_id]))
+        if how == "call" and len(events) == 4:
+            calls = [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]
+            events.append(chunk({"tool_calls": calls}, []))
+    last = text[told:]
+    events.append(chunk({"content": last} if how == "call" else last, [], finish="stop"))
+    steps = run(reply, events)
+    assert committed(steps, reply) == ids(why)
+    # A prompt whose text is unknown goes with the mark that it came with.
+    assert content_of(steps) == (so if how == "ids" else begin + so)
+
+
+def test_reasoning_that_is_never_shown_takes_nothing_of_the_answer() -> None:
+    """Not even where a stop string could have held it back."""
+    reply = a_reader(rules("gpt-oss"), Endpoint.COMPLETIONS, stop="\n\n")
+    events = [
+        chunk("", ids("<|channel|>", "analysis", "<|message|>")),
+        *(chunk("", [each]) for each in ids("a thought that is longer than any stop")),
+        chunk("", ids("<|end|>")),
+        chunk("so", ids("so"), finish="stop"),
+    ]
+    assert content_of(run(reply, events)) == "so"
 
 
 def test_choices_are_read_apart() -> None:
@@ -375,12 +531,34 @@ def test_an_error_is_passed_on_as_it_came() -> None:
     assert (reply.failed, reply.problem) == (True, None)
 
 
-def test_text_that_repeats_the_prompt_is_not_compared() -> None:
-    reply = a_reader(rules(), Endpoint.COMPLETIONS, echo=True, prompt="once")
-    step = reply.event(chunk("once upon", ids(" upon"), finish="stop"))
+@pytest.mark.parametrize("text", ["once upon", "upon"])
+@pytest.mark.parametrize("prompt", ["once", ["never", "once"], [1, 2]])
+def test_text_that_repeats_the_prompt_is_compared_from_there_on(text: str, prompt: Any) -> None:
+    index = 1 if prompt == ["never", "once"] else 0
+    reply = a_reader(rules(), Endpoint.COMPLETIONS, echo=True, prompt=prompt)
+    step = reply.event(chunk(text, ids(" upon"), finish="stop", index=index))
     reply.finish()
-    assert seen(step)["choices"][0]["text"] == "once upon"
-    assert reply.missing(0) is None
+    assert seen(step)["choices"][0]["text"] == text == reply.choices[index].content
+    assert reply.missing(index) is None
+
+
+def test_ids_of_another_text_than_the_one_after_the_prompt_are_told() -> None:
+    reply = a_reader(rules(), Endpoint.COMPLETIONS, echo=True, prompt="once")
+    reply.event(chunk("once upon", ids(" above"), finish="stop"))
+    reply.finish()
+    assert reply.missing(0) is not None
+
+
+def test_the_prompts_text_tells_whether_it_opened_reasoning() -> None:
+    for echo in (True, False):
+        prompt = "why?<think>\n"
+        reply = a_reader(rules(), Endpoint.COMPLETIONS, prompt=prompt, echo=echo)
+        begin = prompt if echo else ""
+        events = [chunk(f"{begin}sec"), chunk("ret</think>"), chunk("so", finish="stop")]
+        steps = run(reply, events)
+        assert content_of(steps) == f"{begin}so"
+        assert committed(steps, reply) == ids("secret")
+        assert reply.missing(0) is None
 
 
 def test_gpt_oss_is_read_as_vllm_gives_it() -> None:
@@ -424,3 +602,25 @@ def test_gpt_oss_without_reasoning_is_no_mismatch() -> None:
     assert reply.finish() == []
     assert reply.missing(0) is None
     assert reply.choices[0].content == "so"
+
+
+@pytest.mark.parametrize("why", ["", "w", "\nwhy\n", "a thought that is longer than others"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_reasoning_that_the_upstream_keeps_to_itself_costs_no_answer(
+    *, why: str, whole: bool
+) -> None:
+    """As vLLM does for `include_reasoning: false`: its ids come, and its text does not."""
+    texts, so = ("<think>", why, "</think>", "\n\n", "so it is"), "\n\nso it is"
+    reply = a_reader(rules(), stream=not whole)
+    if whole:
+        entry = {"index": 0, "message": {"content": so}, "token_ids": ids(*texts)}
+        steps = [reply.body(orjson.dumps({"choices": [{**entry, "finish_reason": "stop"}]}))]
+        shown = seen(steps[0])["choices"][0]["message"]["content"]
+    else:
+        hidden = [chunk({}, [each]) for each in ids(*texts[:3])]
+        said = [chunk({"content": text}, ids(text)) for text in ("\n\n", *"so it is")]
+        steps = run(reply, [*hidden, *said, chunk({}, [], finish="stop")])
+        shown = content_of(steps)
+    assert shown.strip() == so.strip()
+    assert committed(steps, reply) == ids(why)
+    assert reply.missing(0) is None

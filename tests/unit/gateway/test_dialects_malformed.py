@@ -227,6 +227,44 @@ def test_a_choice_without_a_number_is_malformed_and_still_hides() -> None:
         assert reply.problem is not None
         assert b"secret" not in (step.data or b"")
         assert b"token_ids" not in (step.data or b"")
+        for said in ({"content": "<think>secret"}, "<think>secret"):
+            more = chunk(said, logprobs={"tokens": ["secret"]}, reasoning="secret", index=index)  # type: ignore[arg-type]  # on purpose
+            assert b"secret" not in (reply.event(more).data or b"")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_numbers_that_python_alone_writes_show_no_hidden_reasoning(number: str) -> None:
+    """As log probabilities of tokens that could not be: clients in Python read them."""
+    for whole in (True, False):
+        said = {"message" if whole else "delta": {"content": "<think>secret</think>so"}}
+        entry = {"index": 0, **said, "finish_reason": "stop", "was": 0.125}
+        raw = orjson.dumps({"choices": [entry]}).replace(b"0.125", number.encode())
+        reply = a_reader(rules(), stream=not whole)
+        step = reply.body(raw) if whole else reply.event(raw)
+        assert committed([step], reply) == ids("secret")
+        assert reply.missing(0) is None
+        shown = seen(step)["choices"][0]
+        assert shown["message" if whole else "delta"] == {"content": "so"}
+        assert shown["was"] is None
+    for raw in (b'{"choices": [{"text": "\\ud800"}]}', b"[" * 10_000, b'{"a": 1' + b"0" * 5000):
+        for step_of in (a_reader(rules()).event, a_reader(rules(), stream=False).body):
+            assert step_of(raw).data == raw
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_text_of_other_ids_is_split_by_its_marks(*, special: bool) -> None:
+    for texts in (
+        ["<think>secret</think>so it <", " is <"],
+        ["<thi", "nk>sec", "ret</thi", "nk>so", " it <", " is <"],
+    ):
+        reply = a_reader(rules(special=special))
+        chunks = [chunk({"content": text}, ids("zz")) for text in texts]
+        steps = run(reply, [*chunks, chunk({}, [], finish="stop")])
+        assert content_of(steps) == "so it < is <" == reply.choices[0].content
+        reply.finish()
+        missing = reply.missing(0)
+        assert missing is not None
+        assert missing[0] == pb.MISSING_REASON_NO_TOKEN_IDS
 
 
 def test_a_choice_that_never_came_has_no_receipt() -> None:

@@ -200,6 +200,9 @@ def test_raw_messages_are_given_to_those_who_asked_but_for_reasoning() -> None:
     assert "input_messages" in shown
     assert "output_messages" not in shown
     assert a_response(hide=False, **asked).body(document).same
+    # The input of one that goes on from another holds the other's reasoning.
+    after = seen(a_response(previous_response_id="resp_0", **asked).body(document))
+    assert "input_messages" not in after
 
 
 def test_ids_that_events_carry_are_taken() -> None:
@@ -266,3 +269,42 @@ def test_what_is_no_response_has_no_receipt() -> None:
     missing = reply.missing(0)
     assert missing is not None
     assert missing[0] == pb.MISSING_REASON_MALFORMED_UPSTREAM
+
+
+LOGPROBS = [{"token": "secret", "bytes": [*b"secret"]}, {"token": "so", "bytes": [*b"so"]}]
+
+
+@pytest.mark.parametrize("hide", [True, False])
+def test_log_probabilities_of_hidden_tokens_are_hidden_wherever_they_stand(*, hide: bool) -> None:
+    """vLLM gives those of all tokens with the text."""
+    part = {"type": "output_text", "text": "so", "logprobs": LOGPROBS}
+    item = {"type": "message", "content": [part]}
+    streamed = (
+        event("output_text.delta", **TEXT, delta="so", logprobs=LOGPROBS),
+        event("output_text.delta", **TEXT, delta="", logprobs=LOGPROBS),
+        event("output_text.done", **TEXT, text="so", logprobs=LOGPROBS),
+        event("content_part.done", **TEXT, part=part),
+        event("output_item.done", output_index=1, item=item),
+        event("completed", response=response(item)),
+    )
+    reply = a_response(hide=hide)
+    for raw in streamed:
+        assert (b"secret" in (reply.event(raw).data or b"")) is not hide
+    whole = orjson.dumps(response(item))
+    assert (b"secret" in (a_response(hide=hide).body(whole).data or b"")) is not hide
+    own = event("output_text.delta", **TEXT, delta="so", logprobs=LOGPROBS[1:])
+    assert a_response(hide=hide).event(own).same
+
+
+def test_text_that_is_repeated_beside_the_items_is_hidden_there_too() -> None:
+    reply = a_response(name="think")
+    text = "<think>secret</think>so"
+    step = reply.body(orjson.dumps({**response(message(text)), "output_text": text}))
+    assert seen(step)["output_text"] == "so"
+    whole = orjson.dumps({**response(message("so")), "output_text": "so"})
+    assert a_response(name="think").body(whole).same
+
+
+def test_the_last_event_waits_for_the_receipt_with_usage_or_without() -> None:
+    for raw in (event("completed", response=response(message("so"))), stream([], ["so"])[-1]):
+        assert a_response().event(raw).usage

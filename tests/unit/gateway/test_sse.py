@@ -121,3 +121,22 @@ def test_what_has_lines_is_not_written(text: bytes) -> None:
 def test_an_event_shows_nothing_of_what_it_holds() -> None:
     (event,), _ = parse([b"data: secret\n\n"])
     assert "secret" not in repr(event)
+
+
+@pytest.mark.parametrize(
+    ("raw", "data"),
+    [
+        (b"data: [DONE]\n", b"[DONE]"),
+        (b"data: [DONE]", b"[DONE]"),
+        (b"event: x\r\ndata: {}\r\n", b"{}"),
+        (b": ping\n", None),
+        (b"\n", None),
+    ],
+)
+def test_a_last_event_may_lack_its_blank_line(raw: bytes, data: bytes | None) -> None:
+    parser = SseParser()
+    assert parser.feed(raw) == []
+    event = parser.last()
+    assert event is not None
+    assert (event.raw, event.data) == (raw, data)
+    assert parser.last() is None

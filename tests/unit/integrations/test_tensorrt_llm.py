@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from coin_protocol.testing.small import SmallTokenizer
 from coin_protocol.v1 import delivery_pb2, statements_pb2
 from provider_sdk.integrations import tensorrt_llm
 from provider_sdk.integrations.host import Host
-from provider_sdk.integrations.tensorrt_llm import CoinHook, Expected
+from provider_sdk.integrations.tensorrt_llm import LOST_NOTE, CoinHook, Expected
 from provider_sdk.record import KeptReply
 from tests.integration.gateway.standing import commitment
 from tests.support.hosts import Hosts
@@ -58,8 +59,9 @@ class Bench:
         return commitment(delivery_pb2.Delivery(choices=[reply.choice]))
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+@contextmanager
+def standing(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Bench]:
+    """Give a hook over a provider of its own."""
     module = ModuleType(INTERFACE)
     module.emit = lambda text: ("emit", text)  # type: ignore[attr-defined] # as recorded
     for name in ("tensorrt_llm", "tensorrt_llm.executor"):
@@ -73,8 +75,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
     # Closed at the end of the test instead of the process.
     monkeypatch.setattr(tensorrt_llm, "open_for_good", held)
-    yield Bench(CoinHook(Hosts(Parties())()))
+    yield Bench(CoinHook(Hosts(Parties(), **settings)()))
     opened[0].__exit__(None, None, None)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with standing(monkeypatch) as made:
+        yield made
 
 
 def chunks(
@@ -161,6 +169,34 @@ def test_a_request_that_falls_silent_is_closed(
     assert found.abort_reason == statements_pb2.ABORT_REASON_CANCELLED
 
 
+def test_what_comes_after_a_long_silence_begins_no_other_reply(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *late = chunks(Script())
+    bench.hook(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.hook, "_silence", 0.0)
+        bench.hook(chunks(Script(), request_id=2)[-1])
+    for chunk in late[:-1]:
+        assert bench.hook(chunk) == ("emit", chunk.text_diff)
+        assert not bench.hook._replies
+    bench.hook(late[-1])
+    assert not bench.hook._lost
+    found = bench.commitment(f"trtllm-{bench.hook.run}-1-0")
+    assert found.abort_reason == statements_pb2.ABORT_REASON_CANCELLED
+
+
+def test_an_output_that_was_lost_keeps_no_other_from_being_swept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.hook(PostProcessorHookChunk(7, 0, "\ud800", "\ud800", [65], is_final=False))
+    bench.hook(chunks(Script())[0])
+    monkeypatch.setattr(bench.hook, "_silence", 0.0)
+    bench.hook(chunks(Script(), request_id=2)[-1])
+    found = bench.commitment(f"trtllm-{bench.hook.run}-1-0")
+    assert found.abort_reason == statements_pb2.ABORT_REASON_CANCELLED
+
+
 def test_ids_outside_the_vocabulary_leave_the_receipt_missing(bench: Bench) -> None:
     for chunk in chunks(Script())[:4]:
         bench.hook(chunk)
@@ -184,12 +220,49 @@ def test_a_failure_of_ours_passes_the_text_and_counts_as_missing(
         patched.setattr(bench.hook, "_sweep", fail)
         assert bench.hook(second) == ("emit", second.text_diff)
     assert [bench.hook(chunk) for chunk in rest] == [("emit", chunk.text_diff) for chunk in rest]
-    assert _missing(bench) == 1
     assert "goes without a receipt" in caplog.text
-    # The part that there was is signed as one.
-    found = bench.commitment(f"trtllm-{bench.hook.run}-1-0")
+    # The part that there was is signed as one, and marked where its receipt would be looked for.
+    (kept,) = bench.replies(f"trtllm-{bench.hook.run}-1-0")
+    assert kept.choice is not None
+    found = commitment(delivery_pb2.Delivery(choices=[kept.choice]))
     assert found.abort_reason != statements_pb2.ABORT_REASON_UNSPECIFIED
+    assert LOST_NOTE in kept.choice.notes
+    assert _missing(bench) == 1
     assert not bench.hook._replies
+
+
+def test_a_hook_that_keeps_failing_counts_a_reply_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        msg = "a bug"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(bench.hook, "_begun", fail)
+    for chunk in chunks(Script()):
+        assert bench.hook(chunk) == ("emit", chunk.text_diff)
+    assert _missing(bench) == 1
+    monkeypatch.setattr(bench.hook, "_sweep", fail)
+    for chunk in chunks(Script(), request_id=2):
+        bench.hook(chunk)
+    assert _missing(bench) == 2
+
+
+def test_what_is_expected_is_kept_without_the_requests_bytes(bench: Bench) -> None:
+    raw = b'{"messages": "a long request"}' * 1000
+    bench.hook.expect(1, Expected(raw, NONCE, b"c" * 32, "chatcmpl-8", "acme-9"))
+    assert all(not known.request for known, _ in bench.hook._expected.values())
+    for chunk in chunks(Script()):
+        bench.hook(chunk)
+    assert bench.commitment("chatcmpl-8", b"c" * 32).request_sha256 == sha256(raw).digest()
+
+
+def test_a_hook_that_is_not_to_sign_commits_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing(monkeypatch, sign=False) as bench:
+        for chunk in chunks(Script()):
+            assert bench.hook(chunk) == ("emit", chunk.text_diff)
+        assert not bench.hook._replies
+        assert bench.host.provider.replies(f"trtllm-{bench.hook.run}-1-0", b"") == []
 
 
 def test_the_hook_is_made_anew_where_it_is_sent(bench: Bench) -> None:

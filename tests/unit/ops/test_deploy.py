@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from provider_sdk.cli import CLOSING_SECONDS
+from provider_sdk.gateway.config import Settings
 from provider_sdk.ops.effective import describe_settings
 from provider_sdk.ops.metrics import Metrics
 from provider_sdk.ops.settings import ProviderSettings, load_settings
@@ -87,7 +89,10 @@ def test_units_set_what_there_is_and_stop_later_than_the_grace_period(unit: Path
     given = {value.partition("=")[0] for key, value in found if key == "Environment"}
     assert {name for name in given if name.startswith("COIN_")} <= known
     grace = ProviderSettings.model_fields["grace_seconds"].default
-    assert int(dict(found)["TimeoutStopSec"]) > grace
+    if unit.stem == "coin-gateway":
+        fields = Settings.model_fields
+        grace = fields["grace_seconds"].default + fields["abort_seconds"].default
+    assert int(dict(found)["TimeoutStopSec"]) > grace + CLOSING_SECONDS
     assert dict(found)["User"] != "root"
     assert dict(found)["ProtectSystem"] == "strict"
 
@@ -129,3 +134,11 @@ def test_the_images_run_as_nobody_in_particular_and_hold_no_secret() -> None:
     variables = {*re.findall(r"\b(COIN_[A-Z_]+)=", text)}
     known = {setting.variable for setting in describe_settings()}
     assert variables - {"COIN_CACHE_DIR", "COIN_GATEWAY_HOST"} <= known
+
+
+def test_folders_that_the_afternoon_writes_to_are_made_in_it() -> None:
+    listed = (DEPLOY / "systemd" / "coin.tmpfiles").read_text().splitlines()
+    made = {line.split()[1] for line in listed if line.startswith("d ")}
+    tables = re.findall(r"COIN_CACHE_DIR=(/\S+)", DOCS)
+    assert tables
+    assert {*tables, "/var/lib/coin/keys", "/etc/coin"} <= made

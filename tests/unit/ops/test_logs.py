@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from coin_protocol.errors import ConfigurationError
 from provider_sdk.ops.logs import LogFormat, configure_logging
+from tests.support.logs import logging_as_before
 from tests.unit.ops.test_redact import PLANTED, PLANTED_SOMEWHERE, SECRET_NAMES, SECRETS
 
 PASSWORD = f"p:{PLANTED}"
@@ -21,12 +22,8 @@ PASSWORD = f"p:{PLANTED}"
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
-    yield
-    structlog.reset_defaults()
-    root.handlers[:], level, sys.excepthook, threading.excepthook = before
-    root.setLevel(level)
+    with logging_as_before():
+        yield
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:

@@ -53,11 +53,18 @@ def test_processes_of_a_test_do_not_share_their_counts() -> None:
     assert second.registry.get_sample_value("coin_sessions_opened_total") == 0
 
 
-def test_counters_with_one_closed_label_start_at_zero() -> None:
-    value = Metrics().registry.get_sample_value(
-        "coin_receipts_missing_total", {"reason": "signing_failed"}
-    )
-    assert value == 0
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("coin_receipts_missing_total", {"reason": "signing_failed"}),
+        ("coin_reloads_total", {"what": "certificate", "outcome": "refused"}),
+        ("coin_sessions_finished_total", {"outcome": "aborted", "reason": "crashed"}),
+    ],
+)
+def test_counters_of_closed_labels_start_at_zero_so_that_the_first_event_is_an_increase(
+    name: str, labels: dict[str, str]
+) -> None:
+    assert Metrics().registry.get_sample_value(name, labels) == 0
 
 
 @given(st.lists(st.text(), max_size=200))

@@ -67,11 +67,15 @@ def test_a_table_is_put_together_from_all_sources(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("retension_days = 90", "retension_days: Extra inputs"),
-        ("[tls]\ncertificate='a'\nkey='b'\ncolour='c'", r"tls\.colour: Extra inputs"),
+        ("retension_days = 90", "retension_days: .*no such .*did you mean retention_days"),
+        (
+            "[tls]\ncertificate='a'\nkey='b'\nauthority='c'",
+            r"tls\.authority: .*no such .*did you mean authorities",
+        ),
+        ("[tls]\ncertificate='a'", r"tls\.key: missing; .*COIN_TLS__KEY or in the file"),
         ("retention_days = 0", "retention_days: .*greater than or equal to 1"),
         ("lease_seconds = 5\nstore_deadline_seconds = 6", "must be below lease_seconds"),
-        ("listen = 'nowhere'", "listen: .*wanted HOST:PORT"),
+        (f"listen = '{PLANTED}'", "listen: wanted HOST:PORT"),
         ("log_level = 'loud'", "log_level: "),
         (f"database = 'mysql://u:{PLANTED}@h/d'", "database: .*no store over this kind"),
         ("database = 'sqlite://'", "database: .*a store needs a file"),
@@ -88,8 +92,9 @@ def test_what_cannot_be_used_is_named_and_never_quoted(
 
 
 def test_a_setting_that_must_be_given_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="name: Field required; keys: Field required"):
-        load_settings(ProviderSettings)
+    said = "name: missing; give it as --name, COIN_NAME or in the file; keys: missing; .*COIN_KEYS"
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings(ProviderSettings, name=None)
 
 
 def test_a_variable_that_is_no_setting_is_refused_with_what_it_may_have_meant(
@@ -97,6 +102,19 @@ def test_a_variable_that_is_no_setting_is_refused_with_what_it_may_have_meant(
 ) -> None:
     monkeypatch.setenv("COIN_RETENSION_DAYS", PLANTED)
     with pytest.raises(ConfigurationError, match="did you mean COIN_RETENTION_DAYS") as error:
+        load()
+    assert PLANTED not in str(error.value)
+
+
+def test_a_credential_that_is_no_setting_is_refused_with_what_it_may_have_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for other in ("coin_.keep", "coin_gateway_caller_key", "of_another_program"):
+        (tmp_path / other).write_text(PLANTED)
+    load()
+    (tmp_path / "coin_databse").write_text(f"postgresql://u:{PLANTED}@h/d")
+    with pytest.raises(ConfigurationError, match=r"coin_databse.*mean coin_database") as error:
         load()
     assert PLANTED not in str(error.value)
 
@@ -173,6 +191,12 @@ def test_the_database_is_shown_without_its_passwords() -> None:
     assert sorted(database_passwords(url)) == [f"{PLANTED}1", f"{PLANTED}2"]
     assert shown == shown_database_url(url)
     assert {f"{PLANTED}1", f"{PLANTED}2"} <= {*load(database=url).secret_values()}
+
+
+def test_logs_may_name_the_database_and_not_its_password() -> None:
+    found = {*load(database=f"postgresql://coin:{PLANTED}@db/coin").secret_values()}
+    assert found == {PLANTED}
+    assert not {*load(database="sqlite:////var/lib/coin/coin.db").secret_values()}
 
 
 def test_every_setting_says_what_it_does() -> None:

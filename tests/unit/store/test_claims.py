@@ -11,6 +11,7 @@ from provider_sdk.fingerprints import FingerprintWorker
 from provider_sdk.store.jobs import claim
 from tests.support.parties import Parties
 from tests.unit.store.conftest import MakeStore
+from tests.unit.store.test_jobs import soon
 from tests.unit.store.test_sql_store import reply
 
 
@@ -24,8 +25,7 @@ async def test_what_a_killed_worker_held_is_free_once_its_process_is_taken_for_d
         worker = FingerprintWorker(after, living)
         assert not worker.run_once()  # its process lives
         dead.writer.close()  # it shows no more signs of life, as if it had been killed
-        await asyncio.sleep(0.6)
-        assert worker.run_once()
+        assert await soon(worker.run_once)
         assert after.manifest(key)
 
 

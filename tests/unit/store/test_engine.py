@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import event, inspect, make_url, select, text
 
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 from coin_protocol.testing.small import small_profile
 from provider_sdk.store import KeySealer, SqlStore
 from provider_sdk.store.engine import open_engine, reading, writing
-from provider_sdk.store.migrate import upgrade
+from provider_sdk.store.migrate import _config, upgrade
 from provider_sdk.store.tables import METADATA, PROCESS
 from provider_sdk.store.writer import Operation, Writer
 from tests.unit.store.conftest import MakeStore
@@ -126,13 +128,13 @@ def test_two_writers_take_turns(url: str) -> None:
 # The writer
 
 
-def open_operation(store: SqlStore, session_id: bytes) -> Operation:
+def open_operation(store: SqlStore, session_id: bytes, statement: bytes = b"") -> Operation:
     row = {
         "session_id": session_id,
         "state": "open",
         "process_id": store.process_id,
         "opened_at": 1.0,
-        "statement": b"",
+        "statement": statement,
     }
     return Operation(session_id, opens=row)
 
@@ -157,6 +159,27 @@ def test_writes_wait_for_a_database_that_is_away_and_are_then_made(
         written.result(0.3)
     assert store.writer.failures > 0
     away.clear()
+    assert written.result(10.0) is None
+
+
+@pytest.mark.parametrize("pragma", ["max_page_count=1", "query_only=ON"])
+def test_writes_wait_for_a_disk_that_is_full_or_read_only(
+    make_store: MakeStore, url: str, pragma: str
+) -> None:
+    if not url.startswith("sqlite"):
+        pytest.skip("done by pragmas of SQLite")
+    store = make_store(lease_seconds=300.0)
+
+    def spoil(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+    event.listen(store.engine, "checkout", spoil)
+    written = store.writer.submit(open_operation(store, bytes(16), statement=bytes(100_000)))
+    with pytest.raises(TimeoutError):
+        written.result(0.5)
+    assert store.writer.failures > 0
+    event.remove(store.engine, "checkout", spoil)
+    store.engine.dispose()  # what was set stays with its connections
     assert written.result(10.0) is None
 
 
@@ -204,3 +227,31 @@ def test_a_writer_that_is_too_far_behind_takes_nothing_more(
     store = make_store()
     with pytest.raises(StoreUnavailableError, match="behind"):
         store.writer.submit(open_operation(store, bytes(16)))
+
+
+def test_tables_go_and_come_again(url: str) -> None:
+    engine = open_engine(url)
+    for _ in range(2):
+        upgrade(engine)
+        with writing(engine) as connection:
+            command.downgrade(_config(connection), "base")
+        assert inspect(engine).get_table_names() == ["alembic_version"]
+    engine.dispose()
+
+
+def test_a_postgresql_server_that_has_vanished_is_given_up(url: str) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has no server")
+    own = make_url(url).update_query_dict({"tcp_user_timeout": "4000"})
+    for found, milliseconds in (
+        (url, "10000"),
+        (own.render_as_string(hide_password=False), "4000"),
+    ):
+        engine = open_engine(found)
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            parameters = driver.info.get_parameters()
+            assert parameters["tcp_user_timeout"] == milliseconds
+            assert parameters["keepalives_idle"] == "5"
+        engine.dispose()

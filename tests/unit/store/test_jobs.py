@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +33,11 @@ from provider_sdk.store.engine import reading
 from provider_sdk.store.jobs import MOST_ATTEMPTS, claim, lag, purge
 from provider_sdk.store.tables import BLOCK, SESSION
 from provider_sdk.store.writer import SessionLostError
-from tests.support.parties import MODEL, REQUEST, Parties
+from tests.support.parties import MODEL, REQUEST, Parties, let_pass
 from tests.unit.store.conftest import MakeStore
 from tests.unit.store.test_sql_store import NONCE, REF, reply
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -44,6 +49,21 @@ def provider(parties: Parties, store: SqlStore) -> Iterator[Provider]:
 
 def opened(provider: Provider, ref: ReplyRef | None = REF) -> LiveSession:
     return provider.session(REQUEST, client_nonce=NONCE, model=MODEL, reply=ref)
+
+
+async def soon(job: Callable[[], T], seconds: float = 10.0) -> T:
+    """Do a job every few milliseconds until it finds something.
+
+    Raises:
+        TimeoutError: It never did.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        if found := job():
+            return found
+        if time.monotonic() > end:
+            raise TimeoutError
+        await asyncio.sleep(0.05)
 
 
 # Recovery
@@ -60,8 +80,7 @@ async def test_what_a_dead_process_left_open_is_closed_as_crashed(
         assert len(checkpoints) == 2
         dead.writer.close()  # it writes nothing more, as if it had been killed
         assert recover(after, living) == 0  # the lease still runs
-        await asyncio.sleep(0.6)
-        assert recover(after, living) == 1
+        assert await soon(lambda: recover(after, living)) == 1
         (kept,) = after.replies("resp-1", REF.caller)
         assert kept.choice is not None
         assert kept.choice.notes
@@ -88,12 +107,12 @@ async def test_a_living_process_keeps_its_sessions_however_long_they_take(
 async def test_a_process_taken_for_dead_hands_over_nothing_more(
     parties: Parties, make_store: MakeStore
 ) -> None:
-    paused, living = make_store(lease_seconds=5.0), make_store(lease_seconds=0.0)
+    paused, living = make_store(lease_seconds=60.0), make_store(lease_seconds=0.2)
     with parties.provider(store=paused) as before, parties.provider(store=living) as after:
         session = opened(before)
         session.append(list(range(8)))
         await session.flush()
-        assert recover(after, living) == 1  # by a lease of nothing it is dead
+        assert await soon(lambda: recover(after, living)) == 1  # by so short a lease it is dead
         assert session.append(list(range(8))) == []
         assert await session.flush() == []
         with pytest.raises(SessionLostError, match="another process"):
@@ -205,7 +224,7 @@ async def test_two_workers_never_take_one_session(provider: Provider, store: Sql
     def take() -> None:
         worker = FingerprintWorker(provider, store)
         while (mine := claim(store, worker.name, 60.0)) is not None:
-            found.append(mine.record.secret.session_id)
+            found.append(mine.session_id)
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
@@ -218,14 +237,13 @@ async def test_two_workers_never_take_one_session(provider: Provider, store: Sql
 async def test_a_worker_that_lost_its_claim_changes_nothing(
     provider: Provider, store: SqlStore
 ) -> None:
-    await reply(provider)
+    key = digest((await reply(provider)).choice.commitment.payload)
     slow = FingerprintWorker(provider, store, claim_seconds=-1.0)
     fast = FingerprintWorker(provider, store)
     taken = claim(store, slow.name, -1.0)
     assert taken is not None
     assert fast.run_once()
     slow._make(taken, None)
-    key = taken.record.commitment_sha256
     signed = store.get(key).fingerprints
     assert signed is not None
     assert provider.manifest(key)[1] == signed
@@ -292,13 +310,28 @@ async def test_the_keeper_does_both_in_the_background(
         keeper = Keeper(
             after,
             living,
-            retention_days=0.0,
+            retention_days=-1.0,
             recovered=counts.append,
             purged=note,
         )
         assert purged.wait(10.0)
         keeper.close()
     assert sum(counts) == 1
+
+
+async def test_nothing_is_purged_while_an_honest_clock_may_still_hold_it_promised(
+    parties: Parties, store: SqlStore
+) -> None:
+    with parties.provider(store=store, retention=timedelta(0)) as provider:
+        let_pass(provider, 3600.0)  # its clock is an hour ahead of the one that purges by
+        key = digest((await reply(provider)).choice.commitment.payload)
+        keeper = Keeper(provider, store, retention_days=0.0)
+        keeper.close()
+        assert store.get(key)
+        assert purge(store, older_than_seconds=0.0) == 0
+        statement = read_commitment(store.get(key).commitment.payload)
+        past = time.time() - statement.answers_until.ToMicroseconds() / 1e6
+        assert purge(store, older_than_seconds=past - 1.0) == 1
 
 
 # The ledger

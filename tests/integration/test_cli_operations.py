@@ -1,0 +1,156 @@
+"""Processes of the provider's side as an operator meets them: health, ports, ends that hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from coin_protocol.table import TokenTable
+from coin_protocol.testing.small import SmallModels, small_profile
+from provider_sdk.cli import running
+from provider_sdk.ops.settings import ProviderSettings, load_settings
+from tests.support.certificates import make_certificates
+from tests.support.command import ROOT, Coin, run_coin
+from tests.support.databases import database
+from tests.support.logs import logging_as_before
+from tests.support.parties import PROVIDER, WAIT_SECONDS
+
+_COIN_THAT_CLOSES_SOON = """
+from coin_protocol import models
+from coin_protocol.testing.small import SmallModels
+
+models.Models = SmallModels
+from coin_protocol.cli.main import main
+from provider_sdk import cli
+
+cli.CLOSING_SECONDS = 1
+main()
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Settings over a key folder and an empty SQLite database."""
+    assert run_coin("keys", "init", tmp_path / "keys", "--name", PROVIDER).code == 0
+    assert run_coin("provider", "sealing-key", tmp_path / "keys" / "sealing.key").code == 0
+    (tmp_path / "profile").write_bytes(small_profile().raw)
+    settings = tmp_path / "provider.toml"
+    settings.write_text(
+        f'name = "{PROVIDER}"\nkeys = "{tmp_path / "keys"}"\nprofile = "{tmp_path / "profile"}"\n'
+        f'database = "sqlite:///{tmp_path / "coin.db"}"\ngrace_seconds = 0\n'
+    )
+    return settings
+
+
+def test_health_can_be_asked_for_while_a_token_table_is_built(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    asked: list[int] = []
+
+    class Building(SmallModels):
+        @property
+        def table(self) -> TokenTable:
+            with urlopen(f"http://{listen}/metrics", timeout=WAIT_SECONDS) as answer:
+                asked.append(answer.status)
+            return super().table
+
+    monkeypatch.setattr("coin_protocol.cli.common.Models", Building)
+    settings = load_settings(ProviderSettings, file, metrics_listen=listen)
+    with logging_as_before(), running(settings, embed=False):
+        assert {*asked} == {200}
+
+
+def test_a_port_that_is_taken_is_said_with_the_reason(file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_coin(
+            *("gateway", "--upstream", "http://127.0.0.1:1", "--port", port, "--config", file),
+            small=True,
+        )
+    assert done.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.said
+    assert "Traceback" not in done.said
+
+
+@pytest.mark.parametrize("wrong", ["swapped", "foreign", "encrypted"])
+def test_tls_files_that_do_not_fit_are_named_and_no_password_is_asked_for(
+    file: Path, tmp_path: Path, wrong: str
+) -> None:
+    made = make_certificates(tmp_path)
+    certificate, key = made.server.certificate, made.server.key
+    if wrong == "swapped":
+        certificate, key = key, certificate
+    elif wrong == "foreign":
+        key = made.client.key
+    else:
+        loaded = load_pem_private_key(key.read_bytes(), None)
+        sealed = BestAvailableEncryption(b"a password")
+        key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed))
+    env = {"COIN_GATEWAY_TLS_CERTIFICATE": str(certificate), "COIN_GATEWAY_TLS_KEY": str(key)}
+    arguments = ("gateway", "--upstream", "http://127.0.0.1:1", "--port", "0", "--config", file)
+    done = run_coin(*arguments, small=True, env=env)
+    assert done.code == 2
+    assert f"tls_key {key} cannot be used: wanted readable PEM" in done.said
+
+
+def test_the_settings_shown_are_the_gateways_too(file: Path, coin: Coin) -> None:
+    assert "gateway" not in coin("provider", "config", "--config", file).document
+    with file.open("a") as opened:
+        opened.write('[gateway]\ncaller_key = "sesame-open-sesame"\n')
+    lacking = coin("provider", "config", "--config", file)
+    assert lacking.code == 2
+    assert "upstream: missing; give it as --upstream" in lacking.said
+    shown = coin("provider", "config", "--config", file, "--upstream", "http://127.0.0.1:1")
+    assert shown.document["gateway"]["upstream"] == "http://127.0.0.1:1/"
+    assert shown.document["gateway"]["caller_key"] == "[redacted]"
+
+
+def test_a_database_that_hangs_does_not_keep_a_process_from_its_end(
+    file: Path, tmp_path: Path
+) -> None:
+    with database("postgresql", tmp_path) as url:
+        worker = subprocess.Popen(
+            [
+                *(sys.executable, "-c", _COIN_THAT_CLOSES_SOON),
+                *("provider", "worker", "--config", str(file)),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"COIN_DATABASE": url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with worker, psycopg.connect(url.replace("+psycopg", "")) as holder:
+            assert worker.stdout is not None
+            assert "working" in worker.stdout.readline()
+            holder.execute("LOCK TABLE session, block, process IN ACCESS EXCLUSIVE MODE")
+            ends = time.monotonic() + WAIT_SECONDS
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while holder.execute(waiting).fetchone() == (0,):
+                assert time.monotonic() < ends
+                time.sleep(0.1)
+            worker.send_signal(signal.SIGTERM)
+            try:
+                _, said = worker.communicate(timeout=WAIT_SECONDS)
+            finally:
+                worker.kill()
+    assert worker.returncode == 3
+    assert "ending all the same" in said
+    assert "Traceback" not in said
