@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.limits import MAX_FILE_BYTES
@@ -16,6 +16,12 @@ def cache_folder() -> Path:
     """Return the folder for what can be made again: the user's, or `COIN_CACHE_DIR`."""
     moved = os.environ.get("COIN_CACHE_DIR")
     return Path(moved) if moved else user_cache_path("coin")
+
+
+def data_folder() -> Path:
+    """Return the folder for what cannot be made again: the user's, or `COIN_DATA_DIR`."""
+    moved = os.environ.get("COIN_DATA_DIR")
+    return Path(moved) if moved else user_data_path("coin")
 
 
 def read_file(path: Path) -> bytes:
@@ -33,6 +39,19 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
+        raise InvalidInputError(msg) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises:
+        InvalidInputError: It cannot be made, or a file is there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the folder {path}: {error.strerror}"
         raise InvalidInputError(msg) from error
 
 

@@ -1,8 +1,8 @@
 """Find the models that a profile names, wherever they are installed.
 
 Where files come from does not matter: their digests are checked against the profile before
-first use. Looked for, in this order: a path that the caller gives, a package on this machine,
-and the Hugging Face hub.
+first use. Looked for, in this order: a path that the caller gives, for tokenizers a file that was
+kept by its digest (`keep_tokenizer`), a package on this machine, and the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Final
 
 from coin_protocol.embedding import TextEmbedder
 from coin_protocol.errors import ConfigurationError, MissingDependencyError, TryLaterError
+from coin_protocol.files import data_folder, make_folder, read_file, replace_file
 from coin_protocol.profile import Profile
 from coin_protocol.table import Progress, TokenTable, load_table
-from coin_protocol.tokenizer import Tokenizer, load_tokenizer
+from coin_protocol.tokenizer import Tokenizer, load_tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,11 @@ class Models:
             ConfigurationError: It is not installed, or not the one that the profile names.
         """
         spec = self.profile.message.tokenizer
-        return load_tokenizer(self.tokenizer_path or _locate(spec.name, _hub_file), spec)
+        path = self.tokenizer_path
+        if path is None:
+            kept = kept_tokenizer(spec.sha256)
+            path = kept if kept.is_file() else _locate(spec.name, _hub_file)
+        return load_tokenizer(path, spec)
 
     @cached_property
     def embedder(self) -> TextEmbedder:
@@ -102,10 +107,38 @@ class Models:
         )
 
 
+def kept_tokenizer(digest: bytes) -> Path:
+    """Return where the tokenizer file of a SHA-256 is kept on this machine, if it is."""
+    return data_folder() / "tokenizers" / f"{digest.hex()}.json"
+
+
+def keep_tokenizer(file: Path) -> tuple[Tokenizer, Path]:
+    """Copy a tokenizer file to where every profile that names its digest finds it.
+
+    Args:
+        file: A `tokenizer.json` or tekken file.
+
+    Returns:
+        The tokenizer, and where its file is kept.
+
+    Raises:
+        InvalidInputError: It is neither, or cannot be read or copied.
+        MissingDependencyError: The package that reads it is not installed.
+    """
+    tokenizer = read_tokenizer(file)
+    path = kept_tokenizer(tokenizer.sha256)
+    make_folder(path.parent)
+    replace_file(path, read_file(file))
+    return tokenizer, path
+
+
 def _locate(name: str, from_hub: Callable[[Source], Path]) -> Path:
     source = SOURCES.get(name)
     if source is None:
-        msg = f"no known source of {name!r}: give the path of its files"
+        msg = (
+            f"no known source of {name!r}: give the path of its files; "
+            "`coin tokenizer add FILE` keeps a tokenizer's for every command"
+        )
         raise ConfigurationError(msg)
     found = find_spec(source.package) if source.package else None
     if found is not None and found.origin is not None:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from coin_protocol.embedding import TextEmbedder, embed_pieces
 from coin_protocol.encoding import FP_TAG
 from coin_protocol.errors import ModelMismatchError, VerificationError
-from coin_protocol.files import cache_folder, replace_file
+from coin_protocol.files import cache_folder, make_folder, replace_file
 from coin_protocol.merkle import IncrementalTree, leaf_hash
 from coin_protocol.quantise import quantise, row_bytes
 from coin_protocol.tokenizer import Tokenizer, token_text
@@ -131,7 +131,7 @@ def load_table(
         ModelMismatchError: The table that the models give is not the profile's.
     """
     path = table_path(profile, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
             try:
@@ -142,8 +142,7 @@ def load_table(
                     TableWarning,
                     stacklevel=2,
                 )
-        tokenizer, embedder = models()
-        table = TokenTable(build_rows(tokenizer, embedder, progress))
+        table = TokenTable(build_rows(*models(), progress))
         wanted = profile.tokenizer.token_table_root
         if table.root != wanted:
             msg = (
@@ -153,6 +152,31 @@ def load_table(
             raise ModelMismatchError(msg)
         write_rows(path, table.rows)
         return _read(path, profile)
+
+
+def make_table(
+    profile: profile_pb2.Profile,
+    tokenizer: Tokenizer,
+    embedder: TextEmbedder,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> TokenTable:
+    """Build the table of a profile whose root is not known yet, and keep it in the cache.
+
+    Args:
+        profile: Names tokenizer and embedding model.
+        tokenizer: The one that it names.
+        embedder: The one that it names.
+        folder: Cache folder, by default the user's.
+        progress: Told how far the build is.
+    """
+    path = table_path(profile, folder)
+    make_folder(path.parent)
+    table = TokenTable(build_rows(tokenizer, embedder, progress))
+    with FileLock(path.with_suffix(".lock")):
+        write_rows(path, table.rows)
+    return table
 
 
 def write_rows(path: Path, rows: npt.NDArray[np.uint8]) -> None:

@@ -208,6 +208,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
+def show_named(digest: bytes, document: dict[str, object], *, as_json: bool) -> None:
+    """Print a message that is known by its digest."""
+    if as_json:
+        print_json({"sha256": digest.hex(), **document})
+        return
+    OUT.print(f"[bold]sha256[/] {digest.hex()}", soft_wrap=True)
+    OUT.print_json(data=document)
+
+
 def print_json(document: object) -> None:
     """Print one JSON object on one line."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from coin_protocol.cli import keys, offline, setup
+from coin_protocol.cli import keys, offline, profiles, setup
 from coin_protocol.cli.common import guarded
 
 _GROUP: Final = "coin.commands"
@@ -27,6 +27,7 @@ def build() -> typer.Typer:
     )
     offline.add_to(app)
     keys.add_to(app)
+    profiles.add_to(app)
     setup.add_to(app)
     for entry in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
         try:

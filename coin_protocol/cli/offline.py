@@ -1,4 +1,4 @@
-"""Commands that need files and keys only: receipts, bundles, profiles, policies."""
+"""Commands that need files and keys only: receipts, bundles, policies."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from coin_protocol.cli.common import (
     printable,
     quiet_models,
     short_name,
+    show_named,
     tier_name,
 )
 from coin_protocol.errors import MissingDependencyError
@@ -50,7 +51,6 @@ def add_to(app: typer.Typer) -> None:
     for name, help_text, command, verb in (
         ("receipt", "Receipts of single replies.", receipt_verify, "verify"),
         ("bundle", "Audits with all their evidence.", bundle_verify, "verify"),
-        ("profile", "What commitments are made of.", profile_show, "show"),
         ("policy", "A verifier's own rules.", policy_show, "show"),
     ):
         group = typer.Typer(help=help_text, no_args_is_help=True)
@@ -172,18 +172,6 @@ def bundle_verify(
     raise typer.Exit(UNDECIDED if found.unchecked else PASSED)
 
 
-def profile_show(
-    name: Annotated[str, typer.Argument(help="File, or one that ships: default, demo.")] = (
-        "default"
-    ),
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Show a profile and the digest that names it."""
-    loaded = load_profile(name)
-    _show(loaded.digest, as_document(loaded.message), as_json=as_json)
-
-
 def policy_show(
     name: Annotated[str, typer.Argument(help="File, or the one that ships: default.")] = (
         "default"
@@ -193,7 +181,7 @@ def policy_show(
 ) -> None:
     """Show a policy and the digest that names it."""
     loaded = load_policy(name)
-    _show(loaded.digest, as_document(loaded.message), as_json=as_json)
+    show_named(loaded.digest, as_document(loaded.message), as_json=as_json)
 
 
 def print_verdict(verdict: receipt_pb2.Verdict) -> None:
@@ -212,14 +200,6 @@ def print_verdict(verdict: receipt_pb2.Verdict) -> None:
     )
     for reason in verdict.reasons:
         OUT.print(f"- {printable(reason)}", markup=False)
-
-
-def _show(digest: bytes, document: dict[str, object], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"sha256": digest.hex(), **document})
-        return
-    OUT.print(f"[bold]sha256[/] {digest.hex()}", soft_wrap=True)
-    OUT.print_json(data=document)
 
 
 def _print_checks(results: Sequence[receipt_pb2.CheckResult]) -> None:

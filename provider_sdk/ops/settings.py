@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Final, Self, TypeVar
 from urllib.parse import quote
 
-from platformdirs import user_data_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from coin_protocol.errors import ConfigurationError
+from coin_protocol.files import data_folder
 from coin_protocol.limits import MAX_NAME_BYTES
 from provider_sdk.ops.address import parse_address
 from provider_sdk.ops.database import check_database_url, database_passwords
@@ -30,6 +30,7 @@ OTHER_TABLES: Final = ("gateway",)
 
 _OTHER_VARIABLES: Final = (
     "COIN_CACHE_DIR",
+    "COIN_DATA_DIR",
     "COIN_DEBUG",
     "COIN_CONFIG",
     "COIN_KEY_*",
@@ -61,8 +62,7 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 
 
 def _default_database() -> SecretStr:
-    path = user_data_path("coin") / "coin.db"
-    return SecretStr(f"sqlite:///{path}")
+    return SecretStr(f"sqlite:///{data_folder() / 'coin.db'}")
 
 
 class TlsSettings(BaseModel):

@@ -59,11 +59,14 @@ def run_coin(
 
 
 @contextmanager
-def serving_coin(*arguments: str | Path) -> Iterator[dict[str, Any]]:
-    """Run a server of `coin` over the small models; give the JSON object it prints first."""
+def serving_coin(
+    *arguments: str | Path, small: bool = True, env: dict[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Run a server of `coin`, or over the small models; give the JSON object it prints first."""
     process = subprocess.Popen(
-        _command(arguments, small=True),
+        _command(arguments, small=small),
         cwd=ROOT,
+        env=os.environ | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -37,7 +37,7 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
     done = coin("--help")
     assert done.code == 0
     for name in (
-        *("keys", "table", "receipt", "bundle", "profile", "policy"),
+        *("keys", "table", "receipt", "bundle", "profile", "policy", "tokenizer"),
         *("provider", "verifier", "audit", "ask", "demo"),
     ):
         assert f" {name} " in done.out
@@ -51,6 +51,8 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
         ["receipt", "verify"],
         ["bundle", "verify"],
         ["profile", "show"],
+        ["profile", "make"],
+        ["tokenizer", "add"],
         ["policy", "show"],
         *(
             ["provider", verb]

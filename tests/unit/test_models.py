@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import tokenizers
+from tokenizers.models import WordLevel
 
 from coin_protocol import models as module
 from coin_protocol.errors import (
     ConfigurationError,
+    InvalidInputError,
     MissingDependencyError,
     ModelMismatchError,
     TryLaterError,
 )
-from coin_protocol.models import SOURCES, Models, Source
+from coin_protocol.models import SOURCES, Models, Source, keep_tokenizer, kept_tokenizer
 from coin_protocol.profile import Profile
 from coin_protocol.testing.small import SmallEmbedder, SmallTokenizer, small_profile, small_table
+from coin_protocol.tokenizer import Tokenizer
+from coin_protocol.v1 import profile_pb2
 
 NAME = "all-MiniLM-L6-v2"
 TOKENIZER = "tekken-240911"
@@ -160,3 +165,55 @@ def test_a_table_is_built_once_into_the_cache_that_a_caller_gives(
     assert Counting.loads == 1
     assert told[-1][0] == told[-1][1]
     assert not (tmp_path / "unused").exists()
+
+
+# Tokenizer files that are kept
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small tokenizer.json, and an empty folder for what is kept."""
+    monkeypatch.setenv("COIN_DATA_DIR", str(tmp_path / "data"))
+    tokenizer = tokenizers.Tokenizer(WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))  # noqa: S106
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def profile_of(tokenizer: Tokenizer) -> Profile:
+    message = profile_pb2.Profile()
+    message.CopyFrom(small_profile().message)
+    message.tokenizer.sha256 = tokenizer.sha256
+    message.tokenizer.vocabulary_size = tokenizer.vocabulary_size
+    return Profile.from_bytes(message.SerializeToString())
+
+
+def test_a_kept_tokenizer_is_found_by_its_digest_under_any_name(kept: Path) -> None:
+    made, path = keep_tokenizer(kept)
+    kept.unlink()
+    found = Models(profile_of(made)).tokenizer
+    assert found.sha256 == made.sha256
+    assert path == kept_tokenizer(made.sha256)
+    assert path.is_relative_to(kept.parent / "data")
+
+
+def test_a_kept_file_that_was_altered_is_refused(kept: Path) -> None:
+    made, path = keep_tokenizer(kept)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelMismatchError, match=made.sha256.hex()):
+        _ = Models(profile_of(made)).tokenizer
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"model": 1}'])
+def test_what_is_no_tokenizer_is_not_kept(kept: Path, content: bytes) -> None:
+    kept.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"tokenizer\.json"):
+        keep_tokenizer(kept)
+    assert not (kept.parent / "data").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COIN_DATA_DIR", str(kept / "below-a-file"))
+    with pytest.raises(InvalidInputError, match="cannot make the folder"):
+        keep_tokenizer(kept)

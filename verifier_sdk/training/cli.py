@@ -23,6 +23,7 @@ from coin_protocol.cli.common import (
     quiet_models,
 )
 from coin_protocol.errors import InvalidInputError
+from coin_protocol.files import make_folder
 
 if TYPE_CHECKING:
     from verifier_sdk.lab import Trace
@@ -230,16 +231,3 @@ def _progress() -> Iterator[Progress]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder if it is not there: before hours of work, not after.
-
-    Raises:
-        InvalidInputError: It cannot be made, or a file is there.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"cannot make the folder {path}: {error.strerror}"
-        raise InvalidInputError(msg) from error
