@@ -128,7 +128,12 @@ class Exchange:
         operation, path = operation_of(self._endpoint), self._endpoint.value
         with (
             house.metrics.gateway.upstream_seconds.labels(path=path).time(),
-            reply_span(operation=operation, model=first.model, headers=named) as span,
+            reply_span(
+                operation=operation,
+                model=first.model,
+                by=house.issuer.provider.name,
+                headers=named,
+            ) as span,
         ):
             span.forward(self._trace)
             received = await self._received(request)
@@ -195,6 +200,7 @@ class Exchange:
         if reply.status != 200:
             if reply.status >= 400:
                 house.metrics.gateway.upstream_failures.labels(kind="status").inc()
+                span.failed(str(reply.status))
             await pass_reply(client, reply, house.metrics)
             return
         limit = settings.max_event_bytes if kind == _STREAM else settings.max_reply_bytes
@@ -221,6 +227,10 @@ class Exchange:
             with house.metrics.gateway.open_streams.track_inprogress():
                 relay = StreamRelay(client, reply, found, commits, manner, house.metrics)
                 await relay.run(decoder, asked_at=self._asked_at)
+            if relay.first_after is not None:
+                span.first_token(relay.first_after)
+            if relay.broke_off:
+                span.failed("upstream_broke_off")
         finally:
             await commits.discard()
             if commits.delivered is not None:

@@ -70,7 +70,12 @@ class Manner:
 
 
 class StreamRelay:
-    """Passes one stream on. Made for one call of `run`."""
+    """Passes one stream on. Made for one call of `run`.
+
+    Attributes:
+        first_after: Seconds from the request to the first bytes for the client; None before.
+        broke_off: The upstream ended the stream in its middle, or sent what cannot be read.
+    """
 
     def __init__(
         self,
@@ -93,6 +98,8 @@ class StreamRelay:
         self._last_event = b""
         self._begun = 0
         self._waiting: Step | None = None
+        self.first_after: float | None = None
+        self.broke_off = False
 
     async def run(self, decoder: Decoder, *, asked_at: float) -> None:
         """Pass the stream on to its end, whatever that is.
@@ -113,6 +120,7 @@ class StreamRelay:
             outcome = "broken"
         except asyncio.CancelledError:
             outcome = "gone" if self._client.gone else "cancelled"
+        self.broke_off = outcome == "broken"
         if outcome != "done":
             self._reply.close()
         await finished(self._close(outcome))
@@ -121,7 +129,6 @@ class StreamRelay:
         """Pass on what comes until `[DONE]` or the end of the body."""
         client, reply, parser = self._client, self._reply, self._parser
         commits = self._commits
-        first = True
         while chunk := await reply.read():
             out: list[bytes] = []
             events = parser.feed(decoder.feed(chunk) if decoder.changes else chunk)
@@ -136,12 +143,11 @@ class StreamRelay:
                 self._put_checkpoint(due, out)
             if out:
                 await client.write(out[0] if len(out) == 1 else b"".join(out))
-                if first:
-                    first = False
-                    passed = asyncio.get_running_loop().time() - asked_at
+                if self.first_after is None:
+                    self.first_after = asyncio.get_running_loop().time() - asked_at
                     self._metrics.gateway.first_token_seconds.labels(
                         path=self._manner.endpoint.value
-                    ).observe(passed)
+                    ).observe(self.first_after)
         return await self._unended(parser.last())
 
     async def _unended(self, event: SseEvent | None) -> Outcome:

@@ -5,7 +5,7 @@ Only the API is used: without `opentelemetry-sdk` every call here does nothing. 
 `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, …). A span is one reply; it holds counts, names and
 digests, never text, ids or headers, and costs nothing by the token.
 
-    with reply_span(operation=CHAT, model=model, headers=headers) as span:
+    with reply_span(operation=CHAT, model=model, by="acme", headers=headers) as span:
         span.forward(upstream_headers)
         …
         span.usage(usage)
@@ -113,6 +113,7 @@ def reply_span(
     *,
     operation: Operation,
     model: str,
+    by: str,
     headers: Mapping[str, str],
     provider: trace.TracerProvider | None = None,
 ) -> Iterator[ReplySpan]:
@@ -121,6 +122,7 @@ def reply_span(
     Args:
         operation: What was asked for.
         model: As the request names it.
+        by: The provider's name.
         headers: Of the client's request, names in lower case; `traceparent` is continued.
         provider: Where spans go; by default the process's.
     """
@@ -131,7 +133,11 @@ def reply_span(
         f"{operation} {name}",
         context=_PROPAGATOR.extract(headers, context=Context()),
         kind=SpanKind.SERVER,
-        attributes={"gen_ai.operation.name": operation, "gen_ai.request.model": name},
+        attributes={
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": _short(by),
+            "gen_ai.request.model": name,
+        },
         record_exception=False,
         set_status_on_exception=False,
     ) as span:

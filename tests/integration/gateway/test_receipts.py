@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from coin_protocol import envelope
 from coin_protocol.statements import read_key_set
@@ -20,7 +26,7 @@ from tests.integration.gateway.standing import (
     parsed,
     standing,
 )
-from tests.support.parties import PROVIDER, Parties
+from tests.support.parties import PROVIDER, WAIT_SECONDS, Parties
 from tests.support.upstreams import Script, Style
 
 
@@ -210,27 +216,50 @@ async def test_a_compressed_reply_is_read_and_passed_on_plain(parties: Parties) 
     assert commitment(delivery).reasoning_tokens == len(Script().reasoning_ids)
 
 
-async def test_a_trace_goes_on_to_the_upstream_and_names_the_commitment(parties: Parties) -> None:
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
+@contextmanager
+def collected() -> Iterator[InMemorySpanExporter]:
+    """Collect the spans of this process."""
     exporter, tracing = InMemorySpanExporter(), TracerProvider()
     tracing.add_span_processor(SimpleSpanProcessor(exporter))
     before = trace._TRACER_PROVIDER
     trace._TRACER_PROVIDER = tracing
     try:
+        yield exporter
+    finally:
+        trace._TRACER_PROVIDER = before
+
+
+async def test_a_trace_goes_on_to_the_upstream_and_names_the_commitment(parties: Parties) -> None:
+    with collected() as exporter:
         async with standing(parties) as stands:
             traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
             seen = await asked(stands, headers={"traceparent": traceparent})
-    finally:
-        trace._TRACER_PROVIDER = before
     (span,) = exporter.get_finished_spans()
     (sent,) = stands.upstream.headers
     assert sent["traceparent"].split("-")[1] == "ab" * 16
     assert sent["traceparent"] != traceparent
     said = dict(span.attributes or {})
     assert said["gen_ai.response.id"] == seen.delivery.response_id
+    assert said["gen_ai.provider.name"] == PROVIDER
     assert said["gen_ai.usage.reasoning.output_tokens"] == len(Script().reasoning_ids)
+    first = said["gen_ai.response.time_to_first_chunk"]
+    assert isinstance(first, float)
+    assert 0 < first < WAIT_SECONDS
+    assert "error.type" not in said
     assert "waves" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("style", "kind"),
+    [(Style(status=429), "429"), (Style(breaks_after=3), "upstream_broke_off")],
+)
+async def test_a_trace_says_how_the_upstream_failed(
+    parties: Parties, style: Style, kind: str
+) -> None:
+    with collected() as exporter:
+        async with standing(parties, style=style) as stands:
+            with suppress(httpx.HTTPError, AssertionError):
+                await asked(stands)
+    (span,) = exporter.get_finished_spans()
+    assert (span.attributes or {})["error.type"] == kind
+    assert not span.status.is_ok

@@ -44,7 +44,7 @@ def usage(counting: statements_pb2.ReasoningCounting.ValueType) -> statements_pb
 
 def test_a_reply_is_one_span_with_the_conventions_names(collector: Collector) -> None:
     with reply_span(
-        operation=CHAT, model="acme-1", headers={}, provider=collector.provider
+        operation=CHAT, model="acme-1", by="acme", headers={}, provider=collector.provider
     ) as span:
         span.response("chatcmpl-1")
         span.first_token(0.25)
@@ -60,6 +60,7 @@ def test_a_reply_is_one_span_with_the_conventions_names(collector: Collector) ->
     assert found.kind is SpanKind.SERVER
     assert found.attributes == {
         gen_ai_attributes.GEN_AI_OPERATION_NAME: "chat",
+        "gen_ai.provider.name": "acme",
         gen_ai_attributes.GEN_AI_REQUEST_MODEL: "acme-1",
         gen_ai_attributes.GEN_AI_RESPONSE_ID: "chatcmpl-1",
         "gen_ai.response.time_to_first_chunk": 0.25,
@@ -88,7 +89,9 @@ def test_operations_are_those_of_the_conventions() -> None:
 def test_output_tokens_contain_reasoning_once_however_the_vendor_counts(
     collector: Collector, counting: statements_pb2.ReasoningCounting.ValueType
 ) -> None:
-    with reply_span(operation=CHAT, model="m", headers={}, provider=collector.provider) as span:
+    with reply_span(
+        operation=CHAT, model="m", by="acme", headers={}, provider=collector.provider
+    ) as span:
         span.usage(usage(counting))
     attributes = collector.only().attributes
     assert attributes is not None
@@ -96,7 +99,9 @@ def test_output_tokens_contain_reasoning_once_however_the_vendor_counts(
 
 
 def test_every_choice_after_the_first_is_an_event(collector: Collector) -> None:
-    with reply_span(operation=CHAT, model="m", headers={}, provider=collector.provider) as span:
+    with reply_span(
+        operation=CHAT, model="m", by="acme", headers={}, provider=collector.provider
+    ) as span:
         for choice in range(3):
             span.committed(
                 bytes([choice]) * 32,
@@ -118,7 +123,7 @@ def test_the_clients_trace_is_continued_and_passed_on(collector: Collector) -> N
     upstream: dict[str, str] = {}
     headers = {"traceparent": TRACEPARENT, "tracestate": "a=b", "baggage": "prompt=secret"}
     with reply_span(
-        operation=CHAT, model="m", headers=headers, provider=collector.provider
+        operation=CHAT, model="m", by="acme", headers=headers, provider=collector.provider
     ) as span:
         span.forward(upstream)
     found = collector.only()
@@ -134,6 +139,7 @@ def test_a_malformed_traceparent_starts_a_new_trace(collector: Collector, tracep
     with reply_span(
         operation=CHAT,
         model="m",
+        by="acme",
         headers={"traceparent": traceparent},
         provider=collector.provider,
     ):
@@ -144,7 +150,7 @@ def test_a_malformed_traceparent_starts_a_new_trace(collector: Collector, tracep
 def test_an_error_is_marked_by_its_kind_and_its_message_left_out(collector: Collector) -> None:
     with (
         pytest.raises(ValueError, match="text of the reasoning"),
-        reply_span(operation=CHAT, model="m", headers={}, provider=collector.provider),
+        reply_span(operation=CHAT, model="m", by="acme", headers={}, provider=collector.provider),
     ):
         raise ValueError("text of the reasoning")  # noqa: EM101, TRY003 - a secret, for once
     found = collector.only()
@@ -155,7 +161,9 @@ def test_an_error_is_marked_by_its_kind_and_its_message_left_out(collector: Coll
 
 
 def test_a_missing_receipt_says_its_reason(collector: Collector) -> None:
-    with reply_span(operation=CHAT, model="m", headers={}, provider=collector.provider) as span:
+    with reply_span(
+        operation=CHAT, model="m", by="acme", headers={}, provider=collector.provider
+    ) as span:
         span.missing(delivery_pb2.MISSING_REASON_SIGNING_FAILED)
     attributes = collector.only().attributes
     assert attributes is not None
@@ -164,7 +172,7 @@ def test_a_missing_receipt_says_its_reason(collector: Collector) -> None:
 
 def test_names_of_a_client_are_cut(collector: Collector) -> None:
     with reply_span(
-        operation=CHAT, model="m" * 10_000, headers={}, provider=collector.provider
+        operation=CHAT, model="m" * 10_000, by="acme", headers={}, provider=collector.provider
     ) as span:
         span.response("r" * 10_000)
     assert len(collector.only().to_json()) < 3000
@@ -172,7 +180,9 @@ def test_names_of_a_client_are_cut(collector: Collector) -> None:
 
 def test_without_an_sdk_the_clients_trace_is_still_passed_on() -> None:
     upstream: dict[str, str] = {}
-    with reply_span(operation=CHAT, model="m", headers={"traceparent": TRACEPARENT}) as span:
+    with reply_span(
+        operation=CHAT, model="m", by="acme", headers={"traceparent": TRACEPARENT}
+    ) as span:
         span.forward(upstream)
     assert upstream == {"traceparent": TRACEPARENT}
 
@@ -199,7 +209,7 @@ def test_the_environment_chooses_the_exporter_and_no_span_is_left_behind() -> No
     script = (
         "from provider_sdk.ops.tracing import *\n"
         "stop = configure_tracing()\n"
-        "with reply_span(operation=CHAT, model='acme-1', headers={}): pass\n"
+        "with reply_span(operation=CHAT, model='acme-1', by='acme', headers={}): pass\n"
         "stop()\n"
     )
     found = subprocess.run(
