@@ -189,7 +189,7 @@ def write_rows(path: Path, rows: npt.NDArray[np.uint8]) -> None:
 def _read(path: Path, profile: profile_pb2.Profile) -> TokenTable:
     wanted = (profile.tokenizer.vocabulary_size, row_bytes(profile.embedding.dimension))
     try:
-        rows = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+        rows = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call] # numpy's
     except Exception as error:
         # numpy raises whatever the bytes lead it to.
         msg = f"not a numpy file: {error}"

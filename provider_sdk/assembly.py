@@ -143,10 +143,9 @@ class _Watch:
     def run(self, stop: threading.Event) -> None:
         """Look until `stop` is set."""
         while True:
-            with suppress(CoinError):
-                self._keys()
-                self._writes()
-                self._lag()
+            for look in (self._keys, self._writes, self._lag):
+                with suppress(CoinError):  # one that cannot be had leaves the others
+                    look()
             if stop.wait(_WATCH_SECONDS):
                 return
 

@@ -42,7 +42,7 @@ from coin_protocol.transport.tls import (
     TlsFiles,
 )
 from coin_protocol.transport.tokens import NewToken, TokenFile, make_token
-from coin_protocol.transport.work import OverloadedError, PastDeadlineError, Workers
+from coin_protocol.transport.work import OverloadedError, PastDeadlineError, SlowError, Workers
 
 __all__ = [
     "CHANNEL_OPTIONS",
@@ -64,6 +64,7 @@ __all__ = [
     "Server",
     "ServerTls",
     "ServerTlsFiles",
+    "SlowError",
     "TlsFiles",
     "TokenFile",
     "Unobserved",

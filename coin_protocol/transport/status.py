@@ -74,7 +74,7 @@ def quota_failure(subject: str, description: str) -> Message:
 def details_of(error: aio.AioRpcError, detail: M) -> M | None:
     """Return the first status detail of `detail`'s type, parsed into it, or None."""
     try:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        status = rpc_status.from_call(error)  # type: ignore[arg-type] # its stubs know no aio
         for found in status.details if status is not None else ():
             if found.Is(detail.DESCRIPTOR) and found.Unpack(detail):
                 return detail

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from coin_protocol.errors import CoinError, InvalidInputError, TryLaterError
 
@@ -20,6 +20,16 @@ class OverloadedError(TryLaterError):
 
 class PastDeadlineError(CoinError):
     """A call's deadline passed before its work began; nothing was done for it."""
+
+
+class SlowError(TryLaterError):
+    """A call's work goes on past what its deadline leaves: a store or a signer may hang."""
+
+
+_MARGIN: Final = 0.1
+_MOST_MARGIN_SECONDS: Final = 1.0
+"""The caller is told so much before its deadline that what was asked for is late. Past it, it
+would be told nothing, and silence counts against whoever was asked."""
 
 
 class Workers:
@@ -46,11 +56,12 @@ class Workers:
     async def run(self, call: Callable[[], T], *, seconds: float | None) -> T:
         """Run a call on a thread, unless `seconds` pass before its turn comes.
 
-        If the awaiting task is cancelled, a call that still waits is dropped; one under way
-        goes on, and keeps its place until it has ended.
+        If the awaiting task is cancelled, or has waited for nearly so long, a call that still
+        waits is dropped; one under way goes on, and keeps its place until it has ended.
 
         Raises:
             OverloadedError: The queue is full, or the workers are closed.
+            SlowError: It was not done in time.
             PastDeadlineError: Its turn came too late.
         """
         end = None if seconds is None else time.monotonic() + seconds
@@ -61,7 +72,17 @@ class Workers:
                 raise PastDeadlineError(msg)
             return call()
 
-        return await asyncio.wrap_future(self._submit(work))
+        most = None
+        if seconds is not None and seconds > 0:
+            most = seconds - min(_MARGIN * seconds, _MOST_MARGIN_SECONDS)
+        try:
+            async with asyncio.timeout(most) as limit:
+                return await asyncio.wrap_future(self._submit(work))
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the work's own
+            msg = f"not done within {most:.3g} s; it may be by the time that you ask again"
+            raise SlowError(msg) from None
 
     def close(self) -> None:
         """Take no more calls and drop those that wait."""

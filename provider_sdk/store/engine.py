@@ -11,7 +11,13 @@ from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
@@ -107,12 +113,18 @@ def _failing_softly(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, InternalError) as error:
-        # Not the error's own text: it quotes statements.
-        msg = f"the database {shown(engine)} does not answer: {type(error.orig).__name__}"
+        msg = f"the database {shown(engine)} does not answer: {_why(error)}"
         raise StoreUnavailableError(msg) from None
     except PoolTimeoutError:
         msg = f"the database {shown(engine)} has no connection to spare"
         raise StoreUnavailableError(msg) from None
+
+
+def _why(error: DBAPIError) -> str:
+    """Return what the driver says, where that quotes no statement and so nothing that is kept."""
+    quotes = error.statement is not None and not isinstance(error.orig, sqlite3.Error)
+    text = "" if quotes else str(error.orig).strip()
+    return text.splitlines()[0] if text else type(error.orig).__name__
 
 
 def _sqlite(url: URL) -> Engine:
@@ -127,6 +139,9 @@ def _sqlite(url: URL) -> Engine:
         raise ConfigurationError(msg) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"cannot write to {folder}, where the database is to lie"
+        raise ConfigurationError(msg)
+    if Path(str(url.database)).exists() and not os.access(str(url.database), os.R_OK | os.W_OK):
+        msg = f"cannot write to the database {url.database}: give it to the user that runs this"
         raise ConfigurationError(msg)
     engine = create_engine(
         url,

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from coin_protocol.errors import InvalidInputError
-from coin_protocol.transport import OverloadedError, PastDeadlineError, Workers
+from coin_protocol.transport import OverloadedError, PastDeadlineError, SlowError, Workers
 from tests.support.parties import WAIT_SECONDS
 
 
@@ -64,6 +64,34 @@ async def test_a_call_whose_deadline_passed_in_the_queue_is_not_worked_on() -> N
         await late
     await first
     assert not worked
+    workers.close()
+
+
+async def test_work_that_hangs_is_answered_before_its_deadline_and_goes_on() -> None:
+    workers, held = Workers(threads=1, queue=4), Held()
+    loop = asyncio.get_running_loop()
+    start_at = loop.time()
+    with pytest.raises(SlowError, match="ask again"):
+        await workers.run(held, seconds=0.5)
+    assert loop.time() - start_at < WAIT_SECONDS
+    assert workers._taken == 1  # it holds its thread
+    worked: list[int] = []
+    with pytest.raises(SlowError):
+        await workers.run(lambda: worked.append(1), seconds=0.05)
+    held.go_on.set()
+    await settled(workers)
+    assert not worked
+    workers.close()
+
+
+async def test_an_error_of_the_work_itself_is_no_matter_of_time() -> None:
+    workers = Workers()
+
+    def fails() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await workers.run(fails, seconds=5.0)
     workers.close()
 
 

@@ -246,8 +246,8 @@ class Choice:
             if self._align.lost and self._rules.markers.markers.lone_close:
                 self._align = Alignment(self._rules.markers)
             self._align.forget(keep=Side.REASONING)
-        begun, over = bool(splitter.sections), splitter.side is not Side.REASONING
-        over = splitter.sections > 1 or (begun and over)
+        begun = bool(splitter.sections)
+        over = splitter.sections > 1 or (begun and splitter.side is not Side.REASONING)
         self.runs = runs = self._runs(ids, content, reasoning)
         if len(runs) == 1 and runs[0].text is None:
             side = runs[0].side

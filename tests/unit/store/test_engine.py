@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 import threading
 import time
@@ -71,6 +73,48 @@ def test_no_password_and_no_driver_is_in_an_error() -> None:
     assert "hunter2" not in str(caught.value)
     assert "127.0.0.1:1" in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_why_a_connection_failed_is_said(url: str) -> None:
+    wrong = make_url(url).set(database="no_such_database_here")
+    if wrong.get_backend_name() == "sqlite":
+        pytest.skip("SQLite makes what is not there")
+    with pytest.raises(StoreUnavailableError, match='"no_such_database_here" does not exist'):
+        SqlStore(
+            wrong.render_as_string(hide_password=False),
+            profile=small_profile(),
+            sealer=KeySealer.generate(),
+        )
+
+
+def test_what_a_statement_held_is_in_no_error(url: str) -> None:
+    engine = open_engine(url)
+    upgrade(engine)
+    sqlite = engine.dialect.name == "sqlite"
+
+    def write() -> None:
+        with writing(engine) as connection:
+            only = "PRAGMA query_only=ON" if sqlite else "SET TRANSACTION READ ONLY"
+            connection.exec_driver_sql(only)
+            connection.execute(PROCESS.insert().values(process_id="a-secret", beat_at=1.0))
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        write()
+    assert "secret" not in str(caught.value)
+    assert re.search(r"readonly database|ReadOnlySqlTransaction", str(caught.value))
+    engine.dispose()
+
+
+def test_a_database_that_cannot_be_written_to_is_refused_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "coin.db"
+    path.touch()
+    # Tests may run as root, whom no mode keeps out.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda at, mode: str(at) != str(path) and access(at, mode))
+    with pytest.raises(ConfigurationError, match=r"cannot write to the database .*coin\.db"):
+        open_engine(f"sqlite:///{path}")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
