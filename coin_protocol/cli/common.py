@@ -200,7 +200,8 @@ def table_models(profile: Profile, **paths: Path | None) -> Iterator[Models]:
     try:
         yield Models(profile, progress=show, **paths)
     finally:
-        progress.stop()
+        if progress.live.is_started:  # else it would still end a line
+            progress.stop()
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,8 +156,8 @@ def _sqlite(url: URL) -> Engine:
         del record
         # The driver's own BEGIN would be deferred, and then fail where it turns to writing.
         connection.isolation_level = None
+        _log_ahead(connection)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",  # what retention deletes is overwritten
@@ -170,6 +171,24 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn on WAL mode, waiting as for any lock: SQLite itself does not where another writes.
+
+    It fails at once beside another's first transaction in a new file, for fear of a deadlock.
+    """
+    patience = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > patience:
+                raise
+        else:
+            return
+        time.sleep(0.01)
 
 
 def _postgresql(url: URL) -> Engine:

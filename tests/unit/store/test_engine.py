@@ -47,6 +47,21 @@ def test_many_processes_may_start_at_once(url: str) -> None:
         engine.dispose()
 
 
+def test_a_new_sqlite_file_that_another_is_writing_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, other.execute, args=("COMMIT",))
+    done.start()
+    engine = open_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    done.join()
+    other.close()
+    engine.dispose()
+
+
 def test_tables_of_a_newer_release_are_left_alone(url: str) -> None:
     engine = open_engine(url)
     upgrade(engine)
