@@ -209,5 +209,8 @@ def _runs(stream: _Stream, tokens: int, tokens_per_block: int, run_tokens: int) 
         return ()
     cells = sorted(_sample(stream, -(-tokens // run), tokens_per_block // run))
     return tuple(
-        position for cell in cells for position in range(cell * run, min((cell + 1) * run, tokens))
+        position
+        for cell in cells
+        for position in range(cell * run, cell * run + run)
+        if position < tokens
     )

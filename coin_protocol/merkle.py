@@ -264,9 +264,13 @@ class IncrementalTree:
 
     def _path(self, place: int, depth: int, size: int) -> list[bytes]:
         """Return the siblings from node `place` at `depth` up to the root of `size` leaves."""
+        levels = self._levels
+        if size & (size - 1) == 0:  # every sibling is there: most blocks, and most vocabularies
+            above = levels[depth : size.bit_length() - 1]
+            return [level[(place >> up) ^ 1] for up, level in enumerate(above)]
         path: list[bytes] = []
         complete, last = size >> depth, (size - 1) >> depth
-        levels, edges = self._levels, self._edge(size)
+        edges = self._edge(size)
         while last:
             sibling = place ^ 1
             if sibling < complete:

@@ -43,7 +43,8 @@ class TokenTable:
 
     def __init__(self, rows: npt.NDArray[np.uint8]) -> None:
         """Fingerprint `rows`, uint8 of shape (vocabulary, 4 + dimension)."""
-        self.rows = rows
+        # A view without numpy.memmap's own work at each access, where the rows are mapped.
+        self.rows = np.asarray(rows)
         fingerprints = b"".join(_fingerprints(rows))
         self.fingerprints: npt.NDArray[np.uint8] = np.frombuffer(fingerprints, np.uint8).reshape(
             len(rows), -1

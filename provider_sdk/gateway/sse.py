@@ -66,7 +66,7 @@ class SseEvent:
         Args:
             data: One line, such as compact JSON.
         """
-        if self.raw.startswith(b"data:") and self.raw.count(b"\n") == 2 and b"\r" not in self.raw:
+        if self.data is not None and self.raw == b"data: " + self.data + b"\n\n":
             return b"data: " + data + b"\n\n"
         lines, done = [], False
         for line in _LINE.split(self.raw.removeprefix(_BOM)):
@@ -96,18 +96,26 @@ class SseParser:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Return the events that this piece completes."""
-        if (
-            not self._buffer
-            and chunk.startswith(b"data: ")
-            and chunk.endswith(b"\n\n")
-            and chunk.count(b"\n") == 2
-            and b"\r" not in chunk
-            and len(chunk) <= self._max
-            and not self._too_large
-        ):
-            # One event of one line, as servers send them: the usual piece by far.
-            self._first = False
-            return [SseEvent(chunk, chunk[6:-2])]
+        events: list[SseEvent] = []
+        if self._buffer:
+            cut = chunk.find(b"\n\n") + 2
+            events += self._searching(chunk[:cut] if cut > 1 else chunk)
+            chunk = chunk[cut:] if cut > 1 else b""
+        if self._buffer or b"\r" in chunk:
+            return events + self._searching(chunk)
+        # Lines end with LF alone, so that events end where two stand: the usual piece by far.
+        *whole, rest = chunk.split(b"\n\n")
+        for lines in whole:
+            raw = lines + b"\n\n"
+            if lines.startswith(b"data: ") and b"\n" not in lines and len(raw) <= self._max:
+                self._first = False
+                events.append(SseEvent(raw, lines[6:]))
+            else:
+                events.append(self._event(raw))
+        return events + self._searching(rest) if rest else events
+
+    def _searching(self, chunk: bytes) -> list[SseEvent]:
+        """Return the events that this piece completes, whatever lines end with."""
         self._buffer += chunk
         return list(self._events())
 

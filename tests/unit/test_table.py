@@ -151,7 +151,7 @@ def test_a_table_is_built_once_then_read_without_the_models(tmp_path: Path) -> N
     read = load_table(PROFILE, unneeded, folder=folder)
     assert read.root == built.root
     assert (read.rows == small_table().rows).all()
-    assert isinstance(read.rows, np.memmap)
+    assert isinstance(read.rows.base, np.memmap)
     assert not read.rows.flags.writeable
 
 

@@ -51,6 +51,31 @@ def test_however_a_stream_is_cut_its_events_and_its_bytes_are_the_same(data: st.
     assert b"".join(event.raw for event in events) + rest == stream
 
 
+def by_the_standard(stream: bytes) -> list[tuple[bytes, bytes]]:
+    """Return names and data of all events: the HTML standard's section 9.2.6, line by line."""
+    lines = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    events: list[tuple[bytes, bytes]] = []
+    name = b""
+    data: list[bytes] = []
+    for line in lines.split(b"\n")[:-1]:
+        field, _, value = line.partition(b":")
+        if not line:
+            events += [(name, b"\n".join(data))] if data else []
+            name, data = b"", []
+        elif field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return events
+
+
+@given(st.data())
+def test_whatever_comes_is_read_line_by_line_as_the_standard_says(data: st.DataObject) -> None:
+    stream = data.draw(STREAMS)
+    events, _ = parse(cut(stream, data.draw(cuttings(len(stream)))))
+    assert told(events) == by_the_standard(stream)
+
+
 @given(st.data())
 def test_an_event_past_the_limit_is_passed_on_in_parts_and_the_next_is_read(
     data: st.DataObject,
