@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -138,7 +137,7 @@ class SessionRecord:
         """What names the commitment."""
         return digest(self.commitment.payload)
 
-    @cached_property
+    @property
     def tree(self) -> TokenTree:
         """The committed tokens, with the entries that the manifest signs."""
         return TokenTree(

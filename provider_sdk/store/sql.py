@@ -22,7 +22,7 @@ from coin_protocol.errors import (
 )
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.profile import Profile
-from coin_protocol.statements import read_commitment
+from coin_protocol.statements import read_commitment, read_manifest
 from coin_protocol.v1 import delivery_pb2, envelope_pb2, opening_pb2, statements_pb2
 from provider_sdk.ledger import enter
 from provider_sdk.record import (
@@ -273,7 +273,8 @@ class SqlStore:
             .where(ANSWERED.c.session_id == session_id)
             .order_by(ANSWERED.c.flip_index)
         )
-        counts = [entry.token_count for entry in record.tree.entries]
+        entries = read_manifest(record.manifest.payload).blocks
+        counts = [entry.token_count for entry in entries]
         record.answered.clear()
         record.ledger = ExposureLedger()
         for row in rows:

@@ -1,8 +1,10 @@
 """Write sessions down off the path: one thread, many sessions a transaction.
 
 Operations are taken in the order they came and written in batches: while one batch is being
-synced the next one gathers. Every operation can be written twice with the same outcome, since a
-connection that dies in a commit leaves open whether it was made.
+synced the next one gathers. Streams at full speed would still take a transaction for each block,
+so that right after one further blocks wait a moment for others; what a reply waits for does not.
+Every operation can be written twice with the same outcome, since a connection that dies in a
+commit leaves open whether it was made.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ missing. What has begun is taken to its end, or its commitment would speak of wh
 """
 _MOST_AT_ONCE: Final = 500
 """Operations in one transaction: some 10 ms of work, so that others get their turn."""
+_GATHERING: Final = 0.005
+"""Seconds from one transaction to the next where there are but blocks to write."""
 _FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 1.0
 
 Row = dict[str, Any]
 
@@ -57,6 +61,11 @@ class Operation:
     ends: Row | None = None
     gives_up: bool = False
     written: Future[None] = field(default_factory=Future)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a session begins or ends with it, so that somebody may be waiting."""
+        return self.opens is not None or self.ends is not None or self.gives_up
 
 
 class SessionLostError(CoinError):
@@ -91,7 +100,9 @@ class Writer:
         self._observer = observer
         self._waiting: deque[Operation] = deque()
         self._wake = threading.Condition()
+        self._gathering = False
         self._closing = False
+        self._stopping = threading.Event()
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="coin-store", daemon=True)
         self._thread.start()
@@ -120,13 +131,15 @@ class Writer:
                 msg = f"the store {why}"
                 raise StoreUnavailableError(msg)
             self._waiting.append(operation)
-            self._wake.notify()
+            if operation.urgent or not self._gathering:
+                self._wake.notify()
         return operation.written
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what waits, for some seconds at most, and stop."""
         with self._wake:
             self._closing = True
+            self._stopping.set()
             self._wake.notify()
         self._thread.join(seconds)
         with self._wake:
@@ -142,6 +155,7 @@ class Writer:
             with self._wake:
                 if not self._waiting and not self._closing:
                     self._wake.wait(max(0.0, beaten + self._beat_seconds - time.monotonic()))
+                self._gather(beaten + _GATHERING - time.monotonic())
                 batch = [self._waiting[at] for at in range(min(_MOST_AT_ONCE, len(self._waiting)))]
                 if self._closing and not batch:
                     break
@@ -149,6 +163,15 @@ class Writer:
                 if not self._write(batch):
                     break
                 beaten = time.monotonic()
+
+    def _gather(self, seconds: float) -> None:
+        """Let blocks gather for some time, or until there is more than blocks to write."""
+        if seconds <= 0 or self._closing or len(self._waiting) >= _MOST_AT_ONCE:
+            return
+        if not any(operation.urgent for operation in self._waiting):
+            self._gathering = True
+            self._wake.wait(seconds)
+            self._gathering = False
 
     def _write(self, batch: list[Operation]) -> bool:
         """Write a batch, however often it takes; return whether to go on."""
@@ -170,10 +193,10 @@ class Writer:
                     return True
                 # One of them cannot be written: find it by writing each alone.
                 return all(self._write([operation]) for operation in batch)
-            with self._wake:
-                if self._closing:
-                    return False
-                self._wake.wait(pause)
+            if self._stopping.wait(
+                pause
+            ):  # whatever comes meanwhile, or all streams would hurry it
+                return False
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._beaten()
         self._observer.written(len(batch), time.monotonic() - start)

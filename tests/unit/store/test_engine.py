@@ -221,6 +221,51 @@ def test_writes_wait_for_a_database_that_is_away_and_are_then_made(
     assert written.result(10.0) is None
 
 
+def test_a_database_that_is_away_is_not_hurried_by_what_comes_meanwhile(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> set[bytes]:
+        msg = "the database is away"
+        raise StoreUnavailableError(msg)
+
+    store = make_store()
+    monkeypatch.setattr(Writer, "_transact", away)
+    monkeypatch.setattr("provider_sdk.store.writer._FIRST_PAUSE", 30.0)
+    store.writer.submit(open_operation(store, bytes(16)))
+    while not store.writer.failures:
+        time.sleep(0.01)
+    for number in range(1, 100):
+        store.writer.submit(open_operation(store, number.to_bytes(16, "big")))
+    time.sleep(0.1)
+    assert store.writer.failures == 1
+    start = time.monotonic()
+    store.close()
+    assert time.monotonic() - start < 10.0
+
+
+def test_blocks_wait_for_others_and_for_nobody_who_waits(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[Operation]] = []
+
+    def seen(_: Writer, batch: list[Operation]) -> set[bytes]:
+        batches.append(batch)
+        return set()
+
+    store = make_store(lease_seconds=300.0)
+    monkeypatch.setattr(Writer, "_transact", seen)
+    monkeypatch.setattr("provider_sdk.store.writer._GATHERING", 30.0)
+    store.writer.submit(open_operation(store, bytes(16))).result(10.0)
+    blocks = [Operation(bytes(16), block={"block_index": index}) for index in range(3)]
+    done = [store.writer.submit(block) for block in blocks]
+    with pytest.raises(TimeoutError):
+        done[0].result(0.2)
+    end = Operation(bytes(16), ends={"state": "committed"})
+    store.writer.submit(end).result(10.0)
+    assert [each.result(0.0) for each in done] == [None] * 3
+    assert batches[-1] == [*blocks, end]
+
+
 @pytest.mark.parametrize("pragma", ["max_page_count=1", "query_only=ON"])
 def test_writes_wait_for_a_disk_that_is_full_or_read_only(
     make_store: MakeStore, url: str, pragma: str
