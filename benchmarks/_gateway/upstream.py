@@ -2,7 +2,8 @@
 
 The first token takes 50 ms, which is little for a model; later ones come at the rate. Chunks are
 those of a server that sets reasoning apart by itself and gives the ids that it sampled. The model's
-name says how: TOKENS-PER_CHUNK-PER_SECOND, as `1000-1-50`.
+name says how: TOKENS-PER_CHUNK-PER_SECOND, as `1000-1-50`, or with other milliseconds to the first
+token, TOKENS-PER_CHUNK-PER_SECOND-FIRST.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from coin_protocol.models import Models
 from coin_protocol.profile import Profile
 from coin_protocol.tokenizer import Tokenizer
 
-_PREFILL = 0.05
+_FIRST = 50
 _WORDS = (" the", " air", " sends", " waves", " of", " light", " around", " so")
 
 
@@ -56,12 +57,12 @@ def _chunks(tokens: int, per_chunk: int) -> list[bytes]:
 
 async def _chat(request: web.Request) -> web.StreamResponse:
     body = await request.json()
-    tokens, per_chunk, rate = (int(part) for part in body["model"].split("-"))
+    tokens, per_chunk, rate, *given = (int(part) for part in body["model"].split("-"))
     chunks = _chunks(tokens, per_chunk)
     reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await reply.prepare(request)
     loop = asyncio.get_running_loop()
-    start = loop.time() + _PREFILL
+    start = loop.time() + (given or [_FIRST])[0] / 1e3
     for number, chunk in enumerate(chunks):
         await asyncio.sleep(max(0.0, start + number * per_chunk / rate - loop.time()))
         await reply.write(chunk)
