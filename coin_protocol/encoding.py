@@ -69,17 +69,23 @@ def token_leaf(session_id: bytes, block: int, position: int, salt: bytes, fp: by
 
 
 def token_leaf_hashes(
-    session_id: bytes, block: int, salts: bytes, fingerprints: npt.NDArray[np.uint8]
+    session_id: bytes,
+    block: int,
+    salts: bytes,
+    fingerprints: npt.NDArray[np.uint8],
+    *,
+    first: int = 0,
 ) -> list[bytes]:
     """Return the RFC 9162 leaf hashes of a block's tokens, 32 bytes each.
 
-    Builds all leaves of a block at once: byte for byte those of `token_leaf`.
+    Builds all leaves at once: byte for byte those of `token_leaf`.
 
     Args:
         session_id: 16 bytes.
         block: Index of the block.
         salts: 16 bytes for each token, in order.
         fingerprints: uint8, shape (tokens, 32), one token at least.
+        first: Position of the first of these tokens in the block.
 
     Raises:
         ValueError: Salts or session id have another length.
@@ -90,7 +96,7 @@ def token_leaf_hashes(
         raise ValueError(msg)
     leaves = np.empty(tokens, _TOKEN_LEAF)
     leaves["head"] = np.void(b"\x00" + TOKEN_TAG + session_id + struct.pack(">I", block))
-    leaves["position"] = np.arange(tokens)
+    leaves["position"] = np.arange(first, first + tokens)
     leaves["salt"] = np.frombuffer(salts, leaves["salt"].dtype)
     leaves["fp"] = np.ascontiguousarray(fingerprints).view(leaves["fp"].dtype).ravel()
     pieces = struct.unpack(f"{_TOKEN_LEAF.itemsize}s" * tokens, leaves.data)

@@ -172,6 +172,7 @@ class Answerer:
             windows=windows,
             block_size=self.profile.block_size,
             table=self.table,
+            nodes=record.nodes,
         )
 
     def _read(

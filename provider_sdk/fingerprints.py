@@ -22,6 +22,7 @@ from provider_sdk.provider import Provider
 from provider_sdk.store.jobs import (
     MOST_ATTEMPTS,
     Claim,
+    MadeBlock,
     claim,
     keep_fingerprints,
     keep_windows,
@@ -130,6 +131,7 @@ class FingerprintWorker:
             for row in found.block_rows
             if row.windows is not None
         }
+        opener = self._provider.answerer.opener(record)
         missing = [row for row in found.block_rows if row.windows is None]
         for at in range(0, len(missing), self._batch_blocks):
             if stop is not None and stop.is_set():
@@ -137,8 +139,9 @@ class FingerprintWorker:
                 return
             batch = missing[at : at + self._batch_blocks]
             made = dict(self.embed(session_id, batch))
+            blocks = {at: MadeBlock(made[at], opener.kept_nodes(at)) for at in made}
             if not keep_windows(
-                self._store, session_id, made, worker=self.name, seconds=self._claim_seconds
+                self._store, session_id, blocks, worker=self.name, seconds=self._claim_seconds
             ):
                 return  # taken for dead: another worker has it
             self._embedded(len(made))

@@ -113,6 +113,7 @@ class SessionRecord:
         commitment: As signed.
         manifest: As signed.
         windows: All blocks' quantised window embeddings in order; empty until made.
+        nodes: What was kept of each block's tree (`Opener.kept_nodes`); empty where nothing was.
         fingerprints: As signed; None until made.
         failure: Why the fingerprints could not be made, if they could not.
         ledger: What was opened.
@@ -126,6 +127,7 @@ class SessionRecord:
     commitment: envelope_pb2.Envelope = field(repr=False)
     manifest: envelope_pb2.Envelope = field(repr=False)
     windows: bytes = field(default=b"", repr=False)
+    nodes: Sequence[bytes] = field(default=(), repr=False)
     fingerprints: envelope_pb2.Envelope | None = field(default=None, repr=False)
     failure: str = ""
     ledger: ExposureLedger = field(default_factory=ExposureLedger, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -52,6 +52,19 @@ class Claim:
     row: Row[Any] = field(repr=False)
     block_rows: Sequence[Row[Any]] = field(repr=False)
     attempts: int = 1
+
+
+@dataclass(frozen=True)
+class MadeBlock:
+    """What a worker makes of a block.
+
+    Attributes:
+        windows: Its quantised window embeddings, one after the other.
+        nodes: Of its tree (`Opener.kept_nodes`).
+    """
+
+    windows: bytes = field(repr=False)
+    nodes: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,7 @@ def claim(store: SqlStore, worker: str, seconds: float) -> Claim | None:
 def keep_windows(
     store: SqlStore,
     session_id: bytes,
-    made: dict[int, bytes],
+    made: Mapping[int, MadeBlock],
     *,
     worker: str,
     seconds: float,
@@ -136,7 +149,7 @@ def keep_windows(
     Args:
         store: Where sessions are kept.
         session_id: Held by `worker`.
-        made: A block's window embeddings, one after the other, by its index.
+        made: By the block's index.
         worker: As claimed.
         seconds: From now.
 
@@ -151,11 +164,12 @@ def keep_windows(
         )
         if not held.rowcount:
             return False
-        for index, rows in made.items():
+        for index, block in made.items():
+            sealed = store.safe.windows(session_id, index, [block.windows])
             connection.execute(
                 update(BLOCK)
                 .where(BLOCK.c.session_id == session_id, BLOCK.c.block_index == index)
-                .values(windows=store.safe.windows(session_id, index, [rows]))
+                .values(windows=sealed, nodes=block.nodes)
             )
     return True
 

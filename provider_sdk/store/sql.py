@@ -196,6 +196,7 @@ class SqlStore:
                 self.safe.open_windows(row.session_id, block.block_index, block.windows)
                 for block in (blocks if made else ())
             ),
+            nodes=[block.nodes or b"" for block in blocks],
             fingerprints=envelope_pb2.Envelope.FromString(row.fingerprints) if made else None,
             failure=row.failure or "",
         )

@@ -83,6 +83,7 @@ BLOCK: Final = Table(
     Column("token_count", Integer, nullable=False),
     Column("ids", LargeBinary, nullable=False, comment="Sealed: packed token ids."),
     Column("windows", LargeBinary, comment="Sealed: quantised window embeddings."),
+    Column("nodes", LargeBinary, comment="Of its tree: spares hashing when tokens are opened."),
 )
 
 ANSWERED: Final = Table(

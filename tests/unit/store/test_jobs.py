@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from coin_protocol.encoding import digest
 from coin_protocol.errors import NotReadyError, PurgedCommitmentError
@@ -29,7 +29,7 @@ from provider_sdk.provider import Provider, RefusedChallengeError
 from provider_sdk.record import ReplyRef
 from provider_sdk.recovery import Keeper, recover
 from provider_sdk.store import SqlStore
-from provider_sdk.store.engine import reading
+from provider_sdk.store.engine import reading, writing
 from provider_sdk.store.jobs import MOST_ATTEMPTS, claim, lag, purge
 from provider_sdk.store.tables import BLOCK, SESSION
 from provider_sdk.store.writer import SessionLostError
@@ -142,6 +142,22 @@ async def test_workers_make_the_fingerprints_that_challenges_need(
     provider.answer(key, parties.challenge(fingerprints))
     provider.answer_whole(key, parties.whole_challenge(fingerprints))
     assert len(store.get(key).windows) > 0
+
+
+async def test_a_block_of_an_older_release_is_opened_without_its_nodes(
+    provider: Provider, store: SqlStore, parties: Parties
+) -> None:
+    key = digest((await reply(provider)).choice.commitment.payload)
+    FingerprintWorker(provider, store).run_once()
+    challenge = parties.challenge(provider.manifest(key)[1], token_blocks=1)
+    opener = provider.answerer.opener(store.get(key))
+    assert opener.nodes == [opener.kept_nodes(index) for index in range(len(opener.nodes))]
+    opened = read_opening(provider.answer(key, challenge).payload)
+    with writing(store.engine) as connection:
+        connection.execute(update(BLOCK).values(nodes=None))
+    again = read_opening(provider.answer(key, challenge).payload)
+    assert again.token_blocks
+    assert again.token_blocks == opened.token_blocks
 
 
 async def test_fingerprints_are_those_of_a_session_in_memory(
