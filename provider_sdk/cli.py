@@ -137,6 +137,7 @@ def serve(
                 ),
                 service,
                 grace=settings.grace_seconds,
+                notice=settings.notice_seconds,
             )
         )
 

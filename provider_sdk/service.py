@@ -187,9 +187,14 @@ async def serve_provider(
     settings: ServiceSettings | None = None,
     *,
     grace: float = transport.GRACE_SECONDS,
+    notice: float = 0.0,
 ) -> None:
-    """Serve `ProviderService` until SIGTERM; arguments as `transport.serve`."""
+    """Serve `ProviderService` until SIGTERM; arguments as `transport.serve`.
+
+    Before the grace begins, health says for `notice` seconds that this server is leaving.
+    """
     server = await make_server(provider, settings)
+    server.notice_seconds = notice
     await transport.serve(server, address, tls, ready, grace=grace)
 
 

@@ -156,6 +156,12 @@ class ProviderSettings(TableSettings):
         le=_DAY_SECONDS,
         description="At shutdown, calls and embedding under way may finish for so long.",
     )
+    notice_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="Before that, health says NOT_SERVING for so long; calls are still taken.",
+    )
 
     metrics_listen: Address | None = Field(
         default=None, description="HOST:PORT that serves /metrics; another for every process."

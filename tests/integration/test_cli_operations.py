@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
+import grpc
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -19,13 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coin_protocol.table import TokenTable
 from coin_protocol.testing.small import SmallModels, small_profile
 from provider_sdk.cli import running
 from provider_sdk.ops.settings import ProviderSettings, load_settings
 from tests.support.certificates import make_certificates
-from tests.support.command import ROOT, Coin, run_coin
+from tests.support.command import ROOT, Coin, run_coin, serving_coin
 from tests.support.databases import database
 from tests.support.logs import logging_as_before
 from tests.support.parties import PROVIDER, WAIT_SECONDS
@@ -120,6 +123,29 @@ def test_the_settings_shown_are_the_gateways_too(file: Path, coin: Coin) -> None
     shown = coin("provider", "config", "--config", file, "--upstream", "http://127.0.0.1:1")
     assert shown.document["gateway"]["upstream"] == "http://127.0.0.1:1/"
     assert shown.document["gateway"]["caller_key"] == "[redacted]"
+
+
+def test_a_service_that_stops_says_so_for_as_long_as_it_is_told(file: Path) -> None:
+    arguments = ("provider", "serve", "--config", file, "--listen", "127.0.0.1:0")
+    env = {"COIN_GRACE_SECONDS": "5", "COIN_NOTICE_SECONDS": "2"}
+    with (
+        serving_coin(*arguments, env=env) as service,
+        grpc.insecure_channel(f"127.0.0.1:{service['port']}") as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+
+        def status() -> int:
+            request = health_pb2.HealthCheckRequest()
+            return int(health.Check(request, timeout=WAIT_SECONDS, wait_for_ready=True).status)
+
+        assert status() == health_pb2.HealthCheckResponse.SERVING
+        os.kill(service["pid"], signal.SIGTERM)
+        while status() == health_pb2.HealthCheckResponse.SERVING:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        # A new connection, as a balancer would make one: the port is still open.
+        with socket.create_connection(("127.0.0.1", service["port"]), timeout=WAIT_SECONDS):
+            assert status() == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_a_database_that_hangs_does_not_keep_a_process_from_its_end(

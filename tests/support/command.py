@@ -62,7 +62,7 @@ def run_coin(
 def serving_coin(
     *arguments: str | Path, small: bool = True, env: dict[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Run a server of `coin`, or over the small models; give the JSON object it prints first."""
+    """Run a server of `coin`, or over the small models; give the JSON that it prints, and `pid`."""
     process = subprocess.Popen(
         _command(arguments, small=small),
         cwd=ROOT,
@@ -79,7 +79,7 @@ def serving_coin(
                 _, errors = process.communicate(timeout=WAIT_SECONDS)
                 msg = f"the server did not start: {errors}"
                 raise AssertionError(msg)
-            yield json.loads(line)
+            yield {**json.loads(line), "pid": process.pid}
         finally:
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=WAIT_SECONDS)
