@@ -193,9 +193,8 @@ class Writer:
                     return True
                 # One of them cannot be written: find it by writing each alone.
                 return all(self._write([operation]) for operation in batch)
-            if self._stopping.wait(
-                pause
-            ):  # whatever comes meanwhile, or all streams would hurry it
+            # Whatever comes meanwhile: else many streams would hurry a database that is away.
+            if self._stopping.wait(pause):
                 return False
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._beaten()
