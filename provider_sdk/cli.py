@@ -169,6 +169,27 @@ def worker(
 
 
 @app.command()
+def retry(
+    config: ConfigOption = None,
+    keys: KeysOption = None,
+    name: NameOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Have fingerprints made that workers gave up after ten attempts: once the cause is mended."""
+    from provider_sdk.store.engine import open_engine
+    from provider_sdk.store.jobs import retry as retry_sessions
+    from provider_sdk.store.migrate import upgrade
+
+    settings = _settings(config, keys=keys, name=name, database=database)
+    engine = open_engine(settings.database.get_secret_value())
+    try:
+        upgrade(engine)
+        print_json({"sessions": retry_sessions(engine)})
+    finally:
+        engine.dispose()
+
+
+@app.command()
 def replay(
     keys: Annotated[Path, typer.Option(help="Folder that `coin keys init` made.", exists=True)],
     name: Annotated[str, typer.Option(help="Provider's name, as in its key set.")],

@@ -7,7 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from coin_protocol.v1 import envelope_pb2
 from provider_sdk.store.engine import empty_log, reading, writing
@@ -203,6 +214,21 @@ def put_off(
             .where(_held(session_id, worker))
             .values(failure=failure[:256], claimed_by=None, claimed_until=time.time() + seconds)
         )
+
+
+def retry(engine: Engine) -> int:
+    """Have those sessions' fingerprints tried again that no worker tries any more.
+
+    Returns:
+        How many there were.
+    """
+    with writing(engine) as connection:
+        found = connection.execute(
+            update(SESSION)
+            .where(SESSION.c.state == COMMITTED, SESSION.c.attempts >= MOST_ATTEMPTS)
+            .values(attempts=0, claimed_until=None, failure=None)
+        )
+    return int(found.rowcount)
 
 
 def let_go(store: SqlStore, worker: str) -> None:

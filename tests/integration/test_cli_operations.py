@@ -22,11 +22,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import insert, select
 
 from coin_protocol.table import TokenTable
 from coin_protocol.testing.small import SmallModels, small_profile
 from provider_sdk.cli import running
 from provider_sdk.ops.settings import ProviderSettings, load_settings
+from provider_sdk.store.engine import open_engine, reading, writing
+from provider_sdk.store.jobs import MOST_ATTEMPTS
+from provider_sdk.store.tables import COMMITTED, SESSION
 from tests.support.certificates import make_certificates
 from tests.support.command import ROOT, Coin, run_coin, serving_coin
 from tests.support.databases import database
@@ -148,6 +152,41 @@ def test_a_service_that_stops_says_so_for_as_long_as_it_is_told(file: Path) -> N
             assert status() == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+def test_what_workers_gave_up_is_tried_again_on_demand(file: Path, coin: Coin) -> None:
+    said = coin("provider", "retry", "--config", file)
+    assert said.document == {"sessions": 0}
+    url = f"sqlite:///{file.parent / 'coin.db'}"
+    engine = open_engine(url)
+    row = {"session_id": bytes(16), "opened_at": 0.0, "statement": b"", "attempts": MOST_ATTEMPTS}
+    with writing(engine) as connection:
+        connection.execute(insert(SESSION).values(state=COMMITTED, **row))
+    assert coin("provider", "retry", "--config", file).document == {"sessions": 1}
+    with reading(engine) as connection:
+        assert connection.execute(select(SESSION.c.attempts)).scalar_one() == 0
+    engine.dispose()
+
+
+def _lock_all(holder: psycopg.Connection[Any]) -> None:
+    """Lock every table, and return once somebody waits for it."""
+    ends = time.monotonic() + WAIT_SECONDS
+    while True:
+        assert time.monotonic() < ends
+        try:
+            # Without waiting, or this and a transaction of the worker's could wait for each other.
+            with holder.transaction():
+                holder.execute("LOCK TABLE session, block, process IN ACCESS EXCLUSIVE MODE NOWAIT")
+            break
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(0.01)
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    while holder.execute(waiting).fetchone() == (0,):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
 def test_a_database_that_hangs_does_not_keep_a_process_from_its_end(
     file: Path, tmp_path: Path
 ) -> None:
@@ -163,18 +202,14 @@ def test_a_database_that_hangs_does_not_keep_a_process_from_its_end(
             stderr=subprocess.PIPE,
             text=True,
         )
-        with worker, psycopg.connect(url.replace("+psycopg", "")) as holder:
-            assert worker.stdout is not None
-            assert "working" in worker.stdout.readline()
-            holder.execute("LOCK TABLE session, block, process IN ACCESS EXCLUSIVE MODE")
-            ends = time.monotonic() + WAIT_SECONDS
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while holder.execute(waiting).fetchone() == (0,):
-                assert time.monotonic() < ends
-                time.sleep(0.1)
-            worker.send_signal(signal.SIGTERM)
+        with worker, psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as holder:
             try:
-                _, said = worker.communicate(timeout=WAIT_SECONDS)
+                assert worker.stdout is not None
+                assert "working" in worker.stdout.readline()
+                with holder.transaction():
+                    _lock_all(holder)
+                    worker.send_signal(signal.SIGTERM)
+                    _, said = worker.communicate(timeout=WAIT_SECONDS)
             finally:
                 worker.kill()
     assert worker.returncode == 3

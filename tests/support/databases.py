@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 SERVER = os.environ.get(
@@ -39,6 +40,19 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     try:
         yield server.url.set(database=name).render_as_string(hide_password=False)
     finally:
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        _drop(server, name)
         server.dispose()
+
+
+def _drop(server: Engine, name: str) -> None:
+    """Drop a database; a busy server may take longer to end its backends than one attempt waits."""
+    for left in reversed(range(5)):
+        try:
+            with server.connect() as connection:
+                connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        except OperationalError:
+            if not left:
+                raise
+            time.sleep(1)
+        else:
+            return

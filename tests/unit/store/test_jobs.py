@@ -30,7 +30,7 @@ from provider_sdk.record import ReplyRef
 from provider_sdk.recovery import Keeper, recover
 from provider_sdk.store import SqlStore
 from provider_sdk.store.engine import reading, writing
-from provider_sdk.store.jobs import MOST_ATTEMPTS, claim, lag, purge
+from provider_sdk.store.jobs import MOST_ATTEMPTS, claim, lag, purge, retry
 from provider_sdk.store.tables import BLOCK, SESSION
 from provider_sdk.store.writer import SessionLostError
 from tests.support.parties import MODEL, REQUEST, Parties, let_pass
@@ -230,6 +230,10 @@ async def test_a_hopeless_session_does_not_stop_the_others(
         assert not worker.run_once()
         assert provider.manifest(digest(other.choice.commitment.payload))
         assert lag(store).failed == 1
+        assert retry(store.engine) == 1
+        assert lag(store).failed == 0
+        assert worker.run_once()
+        assert retry(store.engine) == 0
 
 
 async def test_two_workers_never_take_one_session(provider: Provider, store: SqlStore) -> None:
