@@ -160,7 +160,7 @@ class ProviderSettings(TableSettings):
         default=0,
         ge=0,
         le=3600,
-        description="Before that, health says NOT_SERVING for so long; calls are still taken.",
+        description="Before that grace, if any, health says for so long that the server leaves.",
     )
 
     metrics_listen: Address | None = Field(

@@ -221,6 +221,9 @@ def retry(engine: Engine) -> int:
 
     Returns:
         How many there were.
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
     """
     with writing(engine) as connection:
         found = connection.execute(

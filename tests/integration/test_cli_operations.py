@@ -131,7 +131,7 @@ def test_the_settings_shown_are_the_gateways_too(file: Path, coin: Coin) -> None
 
 def test_a_service_that_stops_says_so_for_as_long_as_it_is_told(file: Path) -> None:
     arguments = ("provider", "serve", "--config", file, "--listen", "127.0.0.1:0")
-    env = {"COIN_GRACE_SECONDS": "5", "COIN_NOTICE_SECONDS": "2"}
+    env = {"COIN_GRACE_SECONDS": "5", "COIN_NOTICE_SECONDS": "5"}
     with (
         serving_coin(*arguments, env=env) as service,
         grpc.insecure_channel(f"127.0.0.1:{service['port']}") as channel,
