@@ -86,8 +86,9 @@ def config(
     upstream: Annotated[str | None, typer.Option(help="As `coin gateway` is told it.")] = None,
 ) -> None:
     """Print the settings in force, secrets masked; the gateway's too, where there are any."""
+    from coin_protocol.ops.effective import shown_settings
     from provider_sdk.gateway import config as gateway
-    from provider_sdk.ops.effective import effective_settings, shown_settings
+    from provider_sdk.ops.effective import effective_settings
 
     found = effective_settings(_settings(config, keys=keys, name=name, database=database))
     if upstream is not None or gateway.is_configured(config):
@@ -176,14 +177,15 @@ def retry(
     database: DatabaseOption = None,
 ) -> None:
     """Have fingerprints made that workers gave up after ten attempts: once the cause is mended."""
-    from provider_sdk.store.engine import open_engine
+    from coin_protocol.database.engine import open_engine
+    from coin_protocol.database.migrate import upgrade
     from provider_sdk.store.jobs import retry as retry_sessions
-    from provider_sdk.store.migrate import upgrade
+    from provider_sdk.store.tables import MIGRATIONS
 
     settings = _settings(config, keys=keys, name=name, database=database)
     engine = open_engine(settings.database.get_secret_value())
     try:
-        upgrade(engine)
+        upgrade(engine, MIGRATIONS)
         print_json({"sessions": retry_sessions(engine)})
     finally:
         engine.dispose()
@@ -253,9 +255,9 @@ def running(
         embed: Whether fingerprints are made here, as the settings say.
         secrets: Other secrets of this process that no log line may hold.
     """
+    from coin_protocol.ops.exposition import serve_metrics
+    from coin_protocol.ops.logs import configure_logging
     from provider_sdk.assembly import assembled, embedding
-    from provider_sdk.ops.exposition import serve_metrics
-    from provider_sdk.ops.logs import configure_logging
     from provider_sdk.ops.metrics import Metrics
 
     configure_logging(
@@ -268,7 +270,7 @@ def running(
     with ExitStack() as stack:
         if settings.metrics_listen is not None:
             # Before the models: where a table is built they take minutes, and health is asked for.
-            stack.enter_context(serve_metrics(metrics, settings.metrics_listen))
+            stack.enter_context(serve_metrics(metrics.registry, settings.metrics_listen))
         with table_models(load_profile(settings.profile)) as models:
             _ = models.table
             if threads:
@@ -297,8 +299,9 @@ def _service(
     settings: ProviderSettings, metrics: Metrics
 ) -> tuple[ServerTls | None, ServiceSettings]:
     """Return how the challenge service meets its verifiers."""
+    from coin_protocol.ops.certificates import certificate_end
     from coin_protocol.transport import RateLimit, ServerTlsFiles, TlsFiles
-    from provider_sdk.ops.observers import ServerObserver, certificate_end
+    from provider_sdk.ops.observers import ServerObserver
     from provider_sdk.service import ServiceSettings
 
     tls: ServerTls | None = None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from coin_protocol.errors import CoinError, LimitError, NotReadyError, TryLaterError
+from coin_protocol.ops.exposition import exposition
 from coin_protocol.v1 import provider_service_pb2
 from provider_sdk.gateway import problems
 from provider_sdk.gateway.asgi import Client, ClientGoneError, Receive, Scope, Send
@@ -26,7 +27,6 @@ from provider_sdk.gateway.passing import pass_through
 from provider_sdk.gateway.plain import answer
 from provider_sdk.gateway.problems import Problem
 from provider_sdk.gateway.upstream import HttpUpstream, Upstream, UpstreamError
-from provider_sdk.ops.exposition import exposition
 from provider_sdk.ops.metrics import Metrics
 from provider_sdk.provider import Provider
 
@@ -231,7 +231,7 @@ class Gateway:
     async def _metrics(self, client: Client, scope: Scope) -> None:
         """Serve the metrics on this port, where that is configured."""
         del scope
-        kind, body = exposition(self.metrics)
+        kind, body = exposition(self.metrics.registry)
         await _send(client, 200, kind.encode(), body)
 
 

@@ -41,12 +41,12 @@ def gateway(  # noqa: PLR0913 - the options of a command
 
     Prints one JSON line with the port once it serves. Settings: docs/gateway.md.
     """
+    from coin_protocol.ops.tracing import configure_tracing
     from provider_sdk.cli import running
     from provider_sdk.gateway.app import Gateway
     from provider_sdk.gateway.config import load_settings
     from provider_sdk.gateway.server import serve
     from provider_sdk.ops import settings as shared
-    from provider_sdk.ops.tracing import configure_tracing
 
     own = load_settings(
         config, upstream=upstream, port=port, host=host, require_receipt=require_receipt, sign=sign

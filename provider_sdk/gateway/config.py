@@ -12,8 +12,8 @@ from pydantic import Field, FilePath, HttpUrl, SecretStr, field_validator, model
 from pydantic_settings import SettingsConfigDict
 
 from coin_protocol.errors import ConfigurationError
+from coin_protocol.ops.loading import TableSettings, load, read_tables
 from coin_protocol.vendors import CONVENTIONS
-from provider_sdk.ops.loading import TableSettings, load, read_tables
 
 PREFIX: Final = "COIN_GATEWAY_"
 MIB: Final = 1024 * 1024

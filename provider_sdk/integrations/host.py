@@ -49,10 +49,10 @@ def host_from_environment() -> Iterator[Host]:
     """
     # Here, as models and database are loaded by whoever uses them, and by no import.
     from coin_protocol.cli.common import load_profile, table_models
+    from coin_protocol.ops.exposition import serve_metrics
     from provider_sdk.assembly import assembled, embedding
     from provider_sdk.gateway.config import load_settings
     from provider_sdk.ops import settings as shared
-    from provider_sdk.ops.exposition import serve_metrics
 
     named = os.environ.get(CONFIG)
     file = Path(named) if named else None
@@ -61,7 +61,7 @@ def host_from_environment() -> Iterator[Host]:
     metrics = Metrics()
     with ExitStack() as stack:
         if common.metrics_listen is not None:
-            stack.enter_context(serve_metrics(metrics, common.metrics_listen))
+            stack.enter_context(serve_metrics(metrics.registry, common.metrics_listen))
         with table_models(load_profile(common.profile)) as models:
             _ = models.table
         assembly = stack.enter_context(assembled(common, models, metrics))

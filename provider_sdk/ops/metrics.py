@@ -13,8 +13,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Info, ProcessCollector
 
+from coin_protocol.ops.bounded import OTHER, HttpStatus, Label, Maker
 from coin_protocol.v1 import delivery_pb2, statements_pb2
-from provider_sdk.ops.bounded import OTHER, HttpStatus, Label, Maker
 
 NO_REASON: Final = "none"
 """The reason of a reply that ended as it should."""

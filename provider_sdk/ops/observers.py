@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
-
-from cryptography.x509 import load_pem_x509_certificate
 
 from coin_protocol.v1 import statements_pb2
 from provider_sdk.ops.metrics import Metrics, abort_label
@@ -80,11 +77,3 @@ def purge_observer(metrics: Metrics) -> Callable[[int], None]:
         metrics.store.last_purge.set_to_current_time()
 
     return observe
-
-
-def certificate_end(path: Path) -> float:
-    """Return the Unix time at which a PEM certificate ends; 0 where it cannot be read now."""
-    try:
-        return load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
-    except (OSError, ValueError):
-        return 0.0

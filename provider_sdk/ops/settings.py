@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from coin_protocol.errors import ConfigurationError
+from coin_protocol.database.url import database_passwords
 from coin_protocol.files import data_folder
 from coin_protocol.limits import MAX_NAME_BYTES
-from provider_sdk.ops.address import parse_address
-from provider_sdk.ops.database import check_database_url, database_passwords
-from provider_sdk.ops.loading import TableSettings, load, read_tables
-from provider_sdk.ops.logs import LogFormat, LogLevel
+from coin_protocol.ops.fields import Address, DatabaseUrl, TlsSettings
+from coin_protocol.ops.loading import TableSettings, load, read_tables
+from coin_protocol.ops.logs import LogFormat, LogLevel
 
 PREFIX: Final = "COIN_"
 
@@ -36,45 +35,15 @@ _OTHER_VARIABLES: Final = (
     "COIN_KEY_*",
     "COIN_PKCS11_*",
     "COIN_TEST_*",
+    "COIN_VERIFIER_*",
+    "COIN_WITNESS_*",
     *(f"{PREFIX}{table.upper()}_*" for table in OTHER_TABLES),
 )
 _DAY_SECONDS: Final = 86_400
 
 
-def _address(value: str) -> str:
-    try:
-        parse_address(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _database(value: SecretStr) -> SecretStr:
-    try:
-        check_database_url(value.get_secret_value())
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
-
-
 def _default_database() -> SecretStr:
     return SecretStr(f"sqlite:///{data_folder() / 'coin.db'}")
-
-
-class TlsSettings(BaseModel):
-    """PEM files of the challenge service. They are read again when they change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    certificate: Path = Field(description="Certificate chain of the service.")
-    key: Path = Field(description="Its private key, unencrypted.")
-    authorities: Path | None = Field(
-        default=None, description="What client certificates must end in; without, tokens are used."
-    )
 
 
 class ProviderSettings(TableSettings):

@@ -20,8 +20,8 @@ from sqlalchemy import (
     update,
 )
 
+from coin_protocol.database.engine import empty_log, reading, writing
 from coin_protocol.v1 import envelope_pb2
-from provider_sdk.store.engine import empty_log, reading, writing
 from provider_sdk.store.sql import SqlStore, block_rows
 from provider_sdk.store.tables import BLOCK, COMMITTED, OPEN, PROCESS, PURGED, READY, SESSION
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, Row, insert, or_, select
 
+from coin_protocol.database.engine import open_engine, reading, writing
+from coin_protocol.database.migrate import upgrade
 from coin_protocol.draw import flip_for
 from coin_protocol.encoding import digest
 from coin_protocol.errors import (
@@ -35,13 +37,11 @@ from provider_sdk.record import (
     delivered_choice,
     unknown,
 )
-from provider_sdk.store.engine import open_engine, reading, writing
 from provider_sdk.store.leases import Leases
-from provider_sdk.store.migrate import upgrade
 from provider_sdk.store.observe import StoreObserver, Unobserved
 from provider_sdk.store.sealed import Safe
 from provider_sdk.store.sealing import Sealer
-from provider_sdk.store.tables import ANSWERED, BLOCK, COMMITTED, OPEN, PURGED, SESSION
+from provider_sdk.store.tables import ANSWERED, BLOCK, COMMITTED, MIGRATIONS, OPEN, PURGED, SESSION
 from provider_sdk.store.writer import Operation, Writer
 
 LEASE_SECONDS: Final = 15.0
@@ -81,7 +81,7 @@ class SqlStore:
             StoreUnavailableError: The database does not answer.
         """
         self.engine: Engine = open_engine(url)
-        upgrade(self.engine)
+        upgrade(self.engine, MIGRATIONS)
         self.profile = profile
         self.deadline = deadline
         self.safe = Safe(sealer, profile)

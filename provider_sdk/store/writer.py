@@ -21,8 +21,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Table, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from coin_protocol.database.engine import writing
 from coin_protocol.errors import CoinError, StoreUnavailableError
-from provider_sdk.store.engine import writing
 from provider_sdk.store.observe import StoreObserver
 from provider_sdk.store.tables import BLOCK, OPEN, PROCESS, SESSION
 

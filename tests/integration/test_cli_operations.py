@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import insert, select
 
+from coin_protocol.database.engine import open_engine, reading, writing
 from coin_protocol.table import TokenTable
 from coin_protocol.testing.small import SmallModels, small_profile
 from provider_sdk.cli import running
 from provider_sdk.ops.settings import ProviderSettings, load_settings
-from provider_sdk.store.engine import open_engine, reading, writing
 from provider_sdk.store.jobs import MOST_ATTEMPTS
 from provider_sdk.store.tables import COMMITTED, SESSION
 from tests.support.certificates import make_certificates

@@ -1,4 +1,4 @@
-"""Run by Alembic, on the connection that `provider_sdk.store.migrate` gives it."""
+"""Run by Alembic, on the connection that `coin_protocol.database.migrate` gives it."""
 
 from alembic import context
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from coin_protocol.ops.effective import describe_settings
 from provider_sdk.cli import CLOSING_SECONDS
 from provider_sdk.gateway.config import Settings
-from provider_sdk.ops.effective import describe_settings
 from provider_sdk.ops.metrics import Metrics
 from provider_sdk.ops.settings import ProviderSettings, load_settings
 
@@ -64,7 +64,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
 
 
 def test_every_setting_is_explained_as_the_code_has_it() -> None:
-    for setting in describe_settings():
+    for setting in describe_settings(ProviderSettings):
         default = setting.default
         shown = default if default in {"", "required"} else f"`{default}`"
         assert f"| `{setting.name}` | {shown} | {setting.text} |" in DOCS
@@ -85,7 +85,9 @@ def test_the_example_file_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_units_set_what_there_is_and_stop_later_than_the_grace_period(unit: Path) -> None:
     found = settings_of(unit)
-    known = {setting.variable for setting in describe_settings()} | {"COIN_CACHE_DIR"}
+    known = {setting.variable for setting in describe_settings(ProviderSettings)} | {
+        "COIN_CACHE_DIR"
+    }
     given = {value.partition("=")[0] for key, value in found if key == "Environment"}
     assert {name for name in given if name.startswith("COIN_")} <= known
     grace = ProviderSettings.model_fields["grace_seconds"].default
@@ -132,7 +134,7 @@ def test_the_images_run_as_nobody_in_particular_and_hold_no_secret() -> None:
         source for source in copied if re.search(r"key|secret|\.toml(?<!project.toml)", source)
     ]
     variables = {*re.findall(r"\b(COIN_[A-Z_]+)=", text)}
-    known = {setting.variable for setting in describe_settings()}
+    known = {setting.variable for setting in describe_settings(ProviderSettings)}
     assert variables - {"COIN_CACHE_DIR", "COIN_GATEWAY_HOST"} <= known
 
 

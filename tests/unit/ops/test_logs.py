@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol.errors import ConfigurationError
-from provider_sdk.ops.logs import LogFormat, configure_logging
+from coin_protocol.ops.logs import LogFormat, configure_logging
 from tests.support.logs import logging_as_before
 from tests.unit.ops.test_redact import PLANTED, PLANTED_SOMEWHERE, SECRET_NAMES, SECRETS
 

@@ -14,21 +14,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import provider_sdk
 from coin_protocol.errors import ConfigurationError, InvalidInputError
+from coin_protocol.ops.bounded import MAX_OPEN_VALUES, OTHER, HttpStatus, Label
+from coin_protocol.ops.certificates import certificate_end
+from coin_protocol.ops.exposition import exposition, serve_metrics
 from coin_protocol.v1 import delivery_pb2, statements_pb2
-from provider_sdk.ops.bounded import MAX_OPEN_VALUES, OTHER, HttpStatus, Label
-from provider_sdk.ops.exposition import exposition, serve_metrics
 from provider_sdk.ops.metrics import (
     Metrics,
     abort_label,
     id_source_label,
     missing_label,
 )
-from provider_sdk.ops.observers import ServerObserver, StoreCounter, certificate_end
+from provider_sdk.ops.observers import ServerObserver, StoreCounter
 from tests.support.certificates import Certificates
 
 
 def families(metrics: Metrics) -> Iterator[Metric]:
-    _, body = exposition(metrics)
+    _, body = exposition(metrics.registry)
     yield from text_string_to_metric_families(body.decode())
 
 
@@ -205,17 +206,17 @@ def test_the_end_of_a_certificate_is_read_again_each_time(
 def test_metrics_are_served_until_closed() -> None:
     metrics = Metrics()
     metrics.store.purged.inc(3)
-    with serve_metrics(metrics, "127.0.0.1:0") as server:
+    with serve_metrics(metrics.registry, "127.0.0.1:0") as server:
         with urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
             body = answer.read().decode()
         with pytest.raises(ConfigurationError, match="cannot serve metrics"):
-            serve_metrics(metrics, f"127.0.0.1:{server.port}")
+            serve_metrics(metrics.registry, f"127.0.0.1:{server.port}")
     assert "coin_store_sessions_purged_total 3.0" in body
     # The port is free again.
-    serve_metrics(metrics, f"127.0.0.1:{server.port}").close()
+    serve_metrics(metrics.registry, f"127.0.0.1:{server.port}").close()
 
 
 @pytest.mark.parametrize("address", ["", "9464", "host:", "host:65536", "a b:1", "[::1]", "::1:80"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="wanted HOST:PORT"):
-        serve_metrics(Metrics(), address)
+        serve_metrics(Metrics().registry, address)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coin_protocol.v1 import keys_pb2
-from provider_sdk.ops.redact import (
+from coin_protocol.ops.redact import (
     MASK,
     MAX_ITEMS,
     MAX_TEXT,
@@ -17,6 +16,7 @@ from provider_sdk.ops.redact import (
     Redactor,
     is_secret_name,
 )
+from coin_protocol.v1 import keys_pb2
 
 PLANTED = "Zq9planted7Kx"
 

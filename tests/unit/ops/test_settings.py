@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from coin_protocol.errors import ConfigurationError
-from provider_sdk.ops.database import (
+from coin_protocol.database.url import (
     check_database_url,
     database_passwords,
     shown_database_url,
 )
-from provider_sdk.ops.effective import describe_settings, effective_settings
-from provider_sdk.ops.settings import ProviderSettings, TlsSettings, load_settings
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.ops.effective import describe_settings
+from coin_protocol.ops.fields import TlsSettings
+from provider_sdk.ops.effective import effective_settings
+from provider_sdk.ops.settings import ProviderSettings, load_settings
 
 PLANTED = "Zq9planted7Kx"
 
@@ -200,7 +202,7 @@ def test_logs_may_name_the_database_and_not_its_password() -> None:
 
 
 def test_every_setting_says_what_it_does() -> None:
-    described = describe_settings()
+    described = describe_settings(ProviderSettings)
     assert [setting.name for setting in described] == [*ProviderSettings.model_fields]
     assert all(setting.text for setting in described)
     assert {setting.name: setting.default for setting in described}["retention_days"] == "90"

@@ -12,9 +12,10 @@ from opentelemetry.semconv.attributes import error_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 from coin_protocol.errors import MissingDependencyError
+from coin_protocol.ops.tracing import configure_tracing
 from coin_protocol.usage import usage_for
 from coin_protocol.v1 import delivery_pb2, statements_pb2
-from provider_sdk.ops.tracing import CHAT, TEXT_COMPLETION, configure_tracing, reply_span
+from provider_sdk.ops.tracing import CHAT, TEXT_COMPLETION, reply_span
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -207,7 +208,8 @@ def test_an_exporter_that_is_not_installed_is_named() -> None:
 def test_the_environment_chooses_the_exporter_and_no_span_is_left_behind() -> None:
     # The process's tracer provider can be set once only, so this takes a process of its own.
     script = (
-        "from provider_sdk.ops.tracing import *\n"
+        "from coin_protocol.ops.tracing import configure_tracing\n"
+        "from provider_sdk.ops.tracing import CHAT, reply_span\n"
         "stop = configure_tracing()\n"
         "with reply_span(operation=CHAT, model='acme-1', by='acme', headers={}): pass\n"
         "stop()\n"

@@ -15,28 +15,28 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import event, inspect, make_url, select, text
 
+from coin_protocol.database.engine import open_engine, reading, writing
+from coin_protocol.database.migrate import _config, upgrade
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 from coin_protocol.testing.small import small_profile
 from provider_sdk.store import KeySealer, SqlStore
-from provider_sdk.store.engine import open_engine, reading, writing
-from provider_sdk.store.migrate import _config, upgrade
-from provider_sdk.store.tables import METADATA, PROCESS
+from provider_sdk.store.tables import METADATA, MIGRATIONS, PROCESS
 from provider_sdk.store.writer import Operation, Writer
 from tests.unit.store.conftest import MakeStore
 
 
 def test_the_migrations_make_the_tables_of_the_code(url: str) -> None:
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, MIGRATIONS)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    upgrade(engine)  # changes nothing
+    upgrade(engine, MIGRATIONS)  # changes nothing
     engine.dispose()
 
 
 def test_many_processes_may_start_at_once(url: str) -> None:
     engines = [open_engine(url) for _ in range(4)]
-    threads = [threading.Thread(target=upgrade, args=(engine,)) for engine in engines]
+    threads = [threading.Thread(target=upgrade, args=(engine, MIGRATIONS)) for engine in engines]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -54,7 +54,7 @@ def test_a_new_sqlite_file_that_another_is_writing_is_waited_for(tmp_path: Path)
     done = threading.Timer(0.3, other.execute, args=("COMMIT",))
     done.start()
     engine = open_engine(f"sqlite:///{path}")
-    upgrade(engine)
+    upgrade(engine, MIGRATIONS)
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
     done.join()
@@ -64,11 +64,11 @@ def test_a_new_sqlite_file_that_another_is_writing_is_waited_for(tmp_path: Path)
 
 def test_tables_of_a_newer_release_are_left_alone(url: str) -> None:
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, MIGRATIONS)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match="newer release"):
-        upgrade(engine)
+        upgrade(engine, MIGRATIONS)
     engine.dispose()
 
 
@@ -104,7 +104,7 @@ def test_why_a_connection_failed_is_said(url: str) -> None:
 
 def test_what_a_statement_held_is_in_no_error(url: str) -> None:
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, MIGRATIONS)
     sqlite = engine.dialect.name == "sqlite"
 
     def write() -> None:
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_two_writers_take_turns(url: str) -> None:
     engine = open_engine(url)
-    upgrade(engine)
+    upgrade(engine, MIGRATIONS)
     order: list[str] = []
     inside = threading.Event()
 
@@ -335,9 +335,9 @@ def test_a_writer_that_is_too_far_behind_takes_nothing_more(
 def test_tables_go_and_come_again(url: str) -> None:
     engine = open_engine(url)
     for _ in range(2):
-        upgrade(engine)
+        upgrade(engine, MIGRATIONS)
         with writing(engine) as connection:
-            command.downgrade(_config(connection), "base")
+            command.downgrade(_config(connection, MIGRATIONS), "base")
         assert inspect(engine).get_table_names() == ["alembic_version"]
     engine.dispose()
 

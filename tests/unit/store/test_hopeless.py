@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url, select, text, update
 
+from coin_protocol.database.engine import reading, writing
 from coin_protocol.encoding import digest
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 from coin_protocol.profile import Profile
@@ -17,7 +18,6 @@ from provider_sdk.fingerprints import FingerprintWorker
 from provider_sdk.record import ReplyRef
 from provider_sdk.recovery import recover
 from provider_sdk.store import KeySealer, SqlStore
-from provider_sdk.store.engine import reading, writing
 from provider_sdk.store.jobs import purge
 from provider_sdk.store.tables import BLOCK, PURGED, SESSION
 from provider_sdk.store.writer import SessionLostError

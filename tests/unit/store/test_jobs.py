@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from sqlalchemy import select, update
 
+from coin_protocol.database.engine import reading, writing
 from coin_protocol.encoding import digest
 from coin_protocol.errors import NotReadyError, PurgedCommitmentError
 from coin_protocol.statements import (
@@ -29,7 +30,6 @@ from provider_sdk.provider import Provider, RefusedChallengeError
 from provider_sdk.record import ReplyRef
 from provider_sdk.recovery import Keeper, recover
 from provider_sdk.store import SqlStore
-from provider_sdk.store.engine import reading, writing
 from provider_sdk.store.jobs import MOST_ATTEMPTS, claim, lag, purge, retry
 from provider_sdk.store.tables import BLOCK, SESSION
 from provider_sdk.store.writer import SessionLostError

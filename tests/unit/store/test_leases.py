@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import insert, update
 
+from coin_protocol.database.engine import reading, writing
 from coin_protocol.v1 import statements_pb2
 from provider_sdk.recovery import recover
 from provider_sdk.store import SqlStore
-from provider_sdk.store.engine import reading, writing
 from provider_sdk.store.leases import Leases
 from provider_sdk.store.tables import PROCESS
 from tests.support.parties import Parties

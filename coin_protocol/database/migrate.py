@@ -14,14 +14,18 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DatabaseError
 
+from coin_protocol.database.engine import shown, writing
 from coin_protocol.errors import ConfigurationError
-from provider_sdk.store.engine import shown, writing
 
 _LOCK: Final = 0x436F494E  # "CoIN": any number that others do not lock by
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, migrations: str) -> None:
     """Make the tables, or change those of an older release, in one transaction.
+
+    Args:
+        engine: Of the database.
+        migrations: Package with Alembic's `env.py` and `versions`.
 
     Raises:
         ConfigurationError: A newer release made them, or it is no database of ours.
@@ -31,7 +35,7 @@ def upgrade(engine: Engine) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         try:
-            command.upgrade(_config(connection), "head")
+            command.upgrade(_config(connection, migrations), "head")
         except CommandError as error:
             msg = f"the tables of {shown(engine)} are of a newer release: update coin-audit"
             raise ConfigurationError(msg) from error
@@ -47,8 +51,8 @@ def _ours(engine: Engine) -> Iterator[None]:
         raise ConfigurationError(msg) from None
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection, migrations: str) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(files("provider_sdk.store") / "migrations"))
+    config.set_main_option("script_location", str(files(migrations)))
     config.attributes["connection"] = connection
     return config

@@ -5,7 +5,7 @@
     log.info("session finished", tokens=session.token_count)
 
 What libraries say through `logging` (uvicorn, aiohttp, grpc, sqlalchemy, alembic) takes the
-same way, so it passes the same rules (`provider_sdk.ops.redact`). Give uvicorn
+same way, so it passes the same rules (`coin_protocol.ops.redact`). Give uvicorn
 `log_config=None`, and leave SQLAlchemy's `echo` off.
 """
 
@@ -24,7 +24,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from coin_protocol.errors import ConfigurationError
-from provider_sdk.ops.redact import Redactor
+from coin_protocol.ops.redact import Redactor
 
 _LOG = logging.getLogger(__name__)
 

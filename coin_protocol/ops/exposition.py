@@ -7,18 +7,22 @@ from types import TracebackType
 from typing import Final, Self
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, start_http_server
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    generate_latest,
+    start_http_server,
+)
 
 from coin_protocol.errors import ConfigurationError
-from provider_sdk.ops.address import parse_address
-from provider_sdk.ops.metrics import Metrics
+from coin_protocol.ops.address import parse_address
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 
-def exposition(metrics: Metrics) -> tuple[str, bytes]:
+def exposition(registry: CollectorRegistry) -> tuple[str, bytes]:
     """Return the content type and the body of an answer to `GET /metrics`."""
-    return CONTENT_TYPE, generate_latest(metrics.registry)
+    return CONTENT_TYPE, generate_latest(registry)
 
 
 class MetricsServer:
@@ -54,10 +58,10 @@ class MetricsServer:
         self._thread.join()
 
 
-def serve_metrics(metrics: Metrics, address: str) -> MetricsServer:
+def serve_metrics(registry: CollectorRegistry, address: str) -> MetricsServer:
     """Serve metrics at HOST:PORT (port 0 picks one), plain HTTP.
 
-    They tell how much business a provider does, and no secret: let the monitoring in and
+    They tell how much business is done here, and no secret: let the monitoring in and
     nobody else.
 
     Raises:
@@ -65,7 +69,7 @@ def serve_metrics(metrics: Metrics, address: str) -> MetricsServer:
     """
     host, port = parse_address(address)
     try:
-        server, thread = start_http_server(port, addr=host, registry=metrics.registry)
+        server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         msg = f"cannot serve metrics on {address}: {error.strerror}"
         raise ConfigurationError(msg) from error

@@ -1,0 +1,1 @@
+"""SQLite by default, PostgreSQL by URL: one set of rules for whoever keeps state."""
