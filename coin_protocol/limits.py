@@ -72,3 +72,27 @@ CLOCK_SKEW_SECONDS: Final = 300
 
 MAX_ROUNDS: Final = FLIP_CHAIN_LENGTH
 """Every round uses a link of the chain."""
+
+MAX_CHOICES: Final = 1024
+"""Choices of one reply: eight times what OpenAI allows."""
+
+MAX_NOTE_BYTES: Final = 128 * 1024
+"""A signed note: sixteen post-quantum signatures of 5 kB each, as C2SP asks for, and its text."""
+
+MAX_NOTE_LINE_BYTES: Final = 8 * 1024
+"""A line of a note: one such signature in base64."""
+
+MAX_NOTE_SIGNATURES: Final = 100
+"""Signatures on one note, as in Go's sumdb."""
+
+MAX_NOTE_NAME_BYTES: Final = 255
+"""Name of a note's key, and origin of a log: what a cosignature of any kind can name."""
+
+MAX_LOG_LEAF_BYTES: Final = 512
+"""Data of one leaf of a verifier's log: a commitment's with the longest name has 329."""
+
+MAX_LOG_ENTRIES: Final = 1024
+"""Entries that a log gives at a time."""
+
+MAX_EVIDENCE_BYTES: Final = 16 * 1024 * 1024
+"""An evidence file, in JSON: a key set of the most keys, with room for both statements."""

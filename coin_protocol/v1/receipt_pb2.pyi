@@ -478,6 +478,38 @@ class Round(_message.Message):
 Global___Round: _TypeAlias = Round  # noqa: Y015
 
 @_typing.final
+class BlockMatch(_message.Message):
+    """An opened block that another session of the provider showed, too. The verifier's own word: what
+    it remembers of other sessions is not for this one's client to see.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_INDEX_FIELD_NUMBER: _builtins.int
+    OTHER_COMMITMENT_SHA256_FIELD_NUMBER: _builtins.int
+    OTHER_BLOCK_INDEX_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    block_index: _builtins.int
+    other_commitment_sha256: _builtins.bytes
+    other_block_index: _builtins.int
+    cosine: _builtins.float
+    def __init__(
+        self,
+        *,
+        block_index: _builtins.int = ...,
+        other_commitment_sha256: _builtins.bytes = ...,
+        other_block_index: _builtins.int = ...,
+        cosine: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_index", b"block_index", "cosine", b"cosine", "other_block_index", b"other_block_index", "other_commitment_sha256", b"other_commitment_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockMatch: _TypeAlias = BlockMatch  # noqa: Y015
+
+@_typing.final
 class Bundle(_message.Message):
     """One audit in one file."""
 
@@ -490,6 +522,7 @@ class Bundle(_message.Message):
     WHOLE_ROUNDS_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     NO_MANIFEST_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
     format: _builtins.str
     """"coin.bundle.v1"."""
     no_manifest: _builtins.str
@@ -504,6 +537,8 @@ class Bundle(_message.Message):
     def whole_rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Round]: ...
     @_builtins.property
     def verdict(self) -> _envelope_pb2.Envelope: ...
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockMatch]: ...
     def __init__(
         self,
         *,
@@ -514,10 +549,11 @@ class Bundle(_message.Message):
         whole_rounds: _abc.Iterable[Global___Round] | None = ...,
         verdict: _envelope_pb2.Envelope | None = ...,
         no_manifest: _builtins.str | None = ...,
+        matches: _abc.Iterable[Global___BlockMatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_no_manifest", b"_no_manifest", "manifest", b"manifest", "no_manifest", b"no_manifest", "receipt", b"receipt", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_no_manifest", b"_no_manifest", "format", b"format", "manifest", b"manifest", "no_manifest", b"no_manifest", "receipt", b"receipt", "rounds", b"rounds", "verdict", b"verdict", "whole_rounds", b"whole_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_no_manifest", b"_no_manifest", "format", b"format", "manifest", b"manifest", "matches", b"matches", "no_manifest", b"no_manifest", "receipt", b"receipt", "rounds", b"rounds", "verdict", b"verdict", "whole_rounds", b"whole_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__manifest: _TypeAlias = _typing.Literal["manifest"]  # noqa: Y015
     _WhichOneofArgType__manifest: _TypeAlias = _typing.Literal["_manifest", b"_manifest"]  # noqa: Y015

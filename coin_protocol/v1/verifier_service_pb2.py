@@ -23,35 +23,40 @@ _sym_db = _symbol_database.Default()
 
 
 from coin_protocol.v1 import receipt_pb2 as coin__protocol_dot_v1_dot_receipt__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'coin_protocol/v1/verifier_service.proto\x12\x10\x63oin_protocol.v1\x1a\x1e\x63oin_protocol/v1/receipt.proto\"\x9e\x01\n\x05\x41udit\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.coin_protocol.v1.AuditState\x12-\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x18.coin_protocol.v1.BundleH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_bundleB\x08\n\x06_error\"B\n\x14SubmitReceiptRequest\x12*\n\x07receipt\x18\x01 \x01(\x0b\x32\x19.coin_protocol.v1.Receipt\")\n\x15SubmitReceiptResponse\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\"#\n\x0fRunAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\":\n\x10RunAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit\"#\n\x0fGetAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\":\n\x10GetAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit\"%\n\x11WatchAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\"<\n\x12WatchAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit*\x8d\x01\n\nAuditState\x12\x1b\n\x17\x41UDIT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_STATE_SUBMITTED\x10\x01\x12\x17\n\x13\x41UDIT_STATE_RUNNING\x10\x02\x12\x17\n\x13\x41UDIT_STATE_DECIDED\x10\x03\x12\x15\n\x11\x41UDIT_STATE_ERROR\x10\x04\x32\xf4\x02\n\x0fVerifierService\x12`\n\rSubmitReceipt\x12&.coin_protocol.v1.SubmitReceiptRequest\x1a\'.coin_protocol.v1.SubmitReceiptResponse\x12Q\n\x08RunAudit\x12!.coin_protocol.v1.RunAuditRequest\x1a\".coin_protocol.v1.RunAuditResponse\x12Q\n\x08GetAudit\x12!.coin_protocol.v1.GetAuditRequest\x1a\".coin_protocol.v1.GetAuditResponse\x12Y\n\nWatchAudit\x12#.coin_protocol.v1.WatchAuditRequest\x1a$.coin_protocol.v1.WatchAuditResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'coin_protocol/v1/verifier_service.proto\x12\x10\x63oin_protocol.v1\x1a\x1e\x63oin_protocol/v1/receipt.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x03\n\x05\x41udit\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.coin_protocol.v1.AuditState\x12-\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x18.coin_protocol.v1.BundleH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x30\n\x0csubmitted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\ndecided_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12*\n\x07outcome\x18\t \x01(\x0e\x32\x19.coin_protocol.v1.Outcome\x12$\n\x04tier\x18\n \x01(\x0e\x32\x16.coin_protocol.v1.Tier\x12\x14\n\x0c\x66\x61iled_check\x18\x0b \x01(\tB\t\n\x07_bundleB\x08\n\x06_errorB\r\n\x0b_decided_at\"B\n\x14SubmitReceiptRequest\x12*\n\x07receipt\x18\x01 \x01(\x0b\x32\x19.coin_protocol.v1.Receipt\"V\n\x15SubmitReceiptResponse\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.coin_protocol.v1.AuditState\"#\n\x0fRunAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\":\n\x10RunAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit\"#\n\x0fGetAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\":\n\x10GetAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit\"%\n\x11WatchAuditRequest\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\"<\n\x12WatchAuditResponse\x12&\n\x05\x61udit\x18\x01 \x01(\x0b\x32\x17.coin_protocol.v1.Audit\"\xa5\x01\n\x11ListAuditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.coin_protocol.v1.AuditState\x12*\n\x07outcome\x18\x05 \x01(\x0e\x32\x19.coin_protocol.v1.Outcome\"V\n\x12ListAuditsResponse\x12\'\n\x06\x61udits\x18\x01 \x03(\x0b\x32\x17.coin_protocol.v1.Audit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa5\x01\n\nAuditState\x12\x1b\n\x17\x41UDIT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_STATE_SUBMITTED\x10\x01\x12\x17\n\x13\x41UDIT_STATE_RUNNING\x10\x02\x12\x17\n\x13\x41UDIT_STATE_DECIDED\x10\x03\x12\x15\n\x11\x41UDIT_STATE_ERROR\x10\x04\x12\x16\n\x12\x41UDIT_STATE_QUEUED\x10\x05\x32\xcd\x03\n\x0fVerifierService\x12`\n\rSubmitReceipt\x12&.coin_protocol.v1.SubmitReceiptRequest\x1a\'.coin_protocol.v1.SubmitReceiptResponse\x12Q\n\x08RunAudit\x12!.coin_protocol.v1.RunAuditRequest\x1a\".coin_protocol.v1.RunAuditResponse\x12Q\n\x08GetAudit\x12!.coin_protocol.v1.GetAuditRequest\x1a\".coin_protocol.v1.GetAuditResponse\x12Y\n\nWatchAudit\x12#.coin_protocol.v1.WatchAuditRequest\x1a$.coin_protocol.v1.WatchAuditResponse0\x01\x12W\n\nListAudits\x12#.coin_protocol.v1.ListAuditsRequest\x1a$.coin_protocol.v1.ListAuditsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coin_protocol.v1.verifier_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITSTATE']._serialized_start=661
-  _globals['_AUDITSTATE']._serialized_end=802
-  _globals['_AUDIT']._serialized_start=94
-  _globals['_AUDIT']._serialized_end=252
-  _globals['_SUBMITRECEIPTREQUEST']._serialized_start=254
-  _globals['_SUBMITRECEIPTREQUEST']._serialized_end=320
-  _globals['_SUBMITRECEIPTRESPONSE']._serialized_start=322
-  _globals['_SUBMITRECEIPTRESPONSE']._serialized_end=363
-  _globals['_RUNAUDITREQUEST']._serialized_start=365
-  _globals['_RUNAUDITREQUEST']._serialized_end=400
-  _globals['_RUNAUDITRESPONSE']._serialized_start=402
-  _globals['_RUNAUDITRESPONSE']._serialized_end=460
-  _globals['_GETAUDITREQUEST']._serialized_start=462
-  _globals['_GETAUDITREQUEST']._serialized_end=497
-  _globals['_GETAUDITRESPONSE']._serialized_start=499
-  _globals['_GETAUDITRESPONSE']._serialized_end=557
-  _globals['_WATCHAUDITREQUEST']._serialized_start=559
-  _globals['_WATCHAUDITREQUEST']._serialized_end=596
-  _globals['_WATCHAUDITRESPONSE']._serialized_start=598
-  _globals['_WATCHAUDITRESPONSE']._serialized_end=658
-  _globals['_VERIFIERSERVICE']._serialized_start=805
-  _globals['_VERIFIERSERVICE']._serialized_end=1177
+  _globals['_AUDITSTATE']._serialized_start=1250
+  _globals['_AUDITSTATE']._serialized_end=1415
+  _globals['_AUDIT']._serialized_start=127
+  _globals['_AUDIT']._serialized_end=540
+  _globals['_SUBMITRECEIPTREQUEST']._serialized_start=542
+  _globals['_SUBMITRECEIPTREQUEST']._serialized_end=608
+  _globals['_SUBMITRECEIPTRESPONSE']._serialized_start=610
+  _globals['_SUBMITRECEIPTRESPONSE']._serialized_end=696
+  _globals['_RUNAUDITREQUEST']._serialized_start=698
+  _globals['_RUNAUDITREQUEST']._serialized_end=733
+  _globals['_RUNAUDITRESPONSE']._serialized_start=735
+  _globals['_RUNAUDITRESPONSE']._serialized_end=793
+  _globals['_GETAUDITREQUEST']._serialized_start=795
+  _globals['_GETAUDITREQUEST']._serialized_end=830
+  _globals['_GETAUDITRESPONSE']._serialized_start=832
+  _globals['_GETAUDITRESPONSE']._serialized_end=890
+  _globals['_WATCHAUDITREQUEST']._serialized_start=892
+  _globals['_WATCHAUDITREQUEST']._serialized_end=929
+  _globals['_WATCHAUDITRESPONSE']._serialized_start=931
+  _globals['_WATCHAUDITRESPONSE']._serialized_end=991
+  _globals['_LISTAUDITSREQUEST']._serialized_start=994
+  _globals['_LISTAUDITSREQUEST']._serialized_end=1159
+  _globals['_LISTAUDITSRESPONSE']._serialized_start=1161
+  _globals['_LISTAUDITSRESPONSE']._serialized_end=1247
+  _globals['_VERIFIERSERVICE']._serialized_start=1418
+  _globals['_VERIFIERSERVICE']._serialized_end=1879
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,11 @@ isort:skip_file
 """
 
 from coin_protocol.v1 import receipt_pb2 as _receipt_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -26,19 +29,27 @@ class _AuditStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditState
     DESCRIPTOR: _descriptor.EnumDescriptor
     AUDIT_STATE_UNSPECIFIED: _AuditState.ValueType  # 0
     AUDIT_STATE_SUBMITTED: _AuditState.ValueType  # 1
+    """Kept, and not drawn for an audit. RunAudit asks for one."""
     AUDIT_STATE_RUNNING: _AuditState.ValueType  # 2
+    """A worker is at it."""
     AUDIT_STATE_DECIDED: _AuditState.ValueType  # 3
     AUDIT_STATE_ERROR: _AuditState.ValueType  # 4
     """The verifier itself failed; nothing is said of the provider."""
+    AUDIT_STATE_QUEUED: _AuditState.ValueType  # 5
+    """Waits for a worker, or for its next attempt."""
 
 class AuditState(_AuditState, metaclass=_AuditStateEnumTypeWrapper): ...
 
 AUDIT_STATE_UNSPECIFIED: AuditState.ValueType  # 0
 AUDIT_STATE_SUBMITTED: AuditState.ValueType  # 1
+"""Kept, and not drawn for an audit. RunAudit asks for one."""
 AUDIT_STATE_RUNNING: AuditState.ValueType  # 2
+"""A worker is at it."""
 AUDIT_STATE_DECIDED: AuditState.ValueType  # 3
 AUDIT_STATE_ERROR: AuditState.ValueType  # 4
 """The verifier itself failed; nothing is said of the provider."""
+AUDIT_STATE_QUEUED: AuditState.ValueType  # 5
+"""Waits for a worker, or for its next attempt."""
 Global___AuditState: _TypeAlias = AuditState  # noqa: Y015
 
 @_typing.final
@@ -49,14 +60,32 @@ class Audit(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SUBMITTED_AT_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    FAILED_CHECK_FIELD_NUMBER: _builtins.int
     audit_id: _builtins.str
     state: Global___AuditState.ValueType
     error: _builtins.str
-    """Set in state ERROR."""
+    """Set in state ERROR, and where an attempt failed that will be made again."""
+    provider: _builtins.str
+    model: _builtins.str
+    outcome: _receipt_pb2.Outcome.ValueType
+    """Set once decided."""
+    tier: _receipt_pb2.Tier.ValueType
+    failed_check: _builtins.str
+    """Code of the check that failed, where one did."""
     @_builtins.property
     def bundle(self) -> _receipt_pb2.Bundle:
-        """Set once decided."""
+        """Set once decided, in replies about one audit."""
 
+    @_builtins.property
+    def submitted_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -64,17 +93,28 @@ class Audit(_message.Message):
         state: Global___AuditState.ValueType = ...,
         bundle: _receipt_pb2.Bundle | None = ...,
         error: _builtins.str | None = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        submitted_at: _timestamp_pb2.Timestamp | None = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        outcome: _receipt_pb2.Outcome.ValueType = ...,
+        tier: _receipt_pb2.Tier.ValueType = ...,
+        failed_check: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bundle", b"_bundle", "_error", b"_error", "bundle", b"bundle", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bundle", b"_bundle", "_decided_at", b"_decided_at", "_error", b"_error", "bundle", b"bundle", "decided_at", b"decided_at", "error", b"error", "submitted_at", b"submitted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bundle", b"_bundle", "_error", b"_error", "audit_id", b"audit_id", "bundle", b"bundle", "error", b"error", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bundle", b"_bundle", "_decided_at", b"_decided_at", "_error", b"_error", "audit_id", b"audit_id", "bundle", b"bundle", "decided_at", b"decided_at", "error", b"error", "failed_check", b"failed_check", "model", b"model", "outcome", b"outcome", "provider", b"provider", "state", b"state", "submitted_at", b"submitted_at", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bundle: _TypeAlias = _typing.Literal["bundle"]  # noqa: Y015
     _WhichOneofArgType__bundle: _TypeAlias = _typing.Literal["_bundle", b"_bundle"]  # noqa: Y015
+    _WhichOneofReturnType__decided_at: _TypeAlias = _typing.Literal["decided_at"]  # noqa: Y015
+    _WhichOneofArgType__decided_at: _TypeAlias = _typing.Literal["_decided_at", b"_decided_at"]  # noqa: Y015
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bundle) -> _WhichOneofReturnType__bundle | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decided_at) -> _WhichOneofReturnType__decided_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
 
@@ -105,16 +145,20 @@ class SubmitReceiptResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AUDIT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     audit_id: _builtins.str
     """Hex SHA-256 of the commitment and the receipt: submitting again gives the same."""
+    state: Global___AuditState.ValueType
+    """SUBMITTED, or QUEUED where the node's policy draws it for an audit."""
     def __init__(
         self,
         *,
         audit_id: _builtins.str = ...,
+        state: Global___AuditState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,3 +280,61 @@ class WatchAuditResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchAuditResponse: _TypeAlias = WatchAuditResponse  # noqa: Y015
+
+@_typing.final
+class ListAuditsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000; 100 where it is 0."""
+    page_token: _builtins.str
+    """As a reply gave it; empty for the first page."""
+    provider: _builtins.str
+    """Those that are set must all hold."""
+    state: Global___AuditState.ValueType
+    outcome: _receipt_pb2.Outcome.ValueType
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        state: Global___AuditState.ValueType = ...,
+        outcome: _receipt_pb2.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditsRequest: _TypeAlias = ListAuditsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def audits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Audit]: ...
+    def __init__(
+        self,
+        *,
+        audits: _abc.Iterable[Global___Audit] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditsResponse: _TypeAlias = ListAuditsResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class VerifierServiceStub:
                 request_serializer=coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditRequest.SerializeToString,
                 response_deserializer=coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditResponse.FromString,
                 _registered_method=True)
+        self.ListAudits = channel.unary_unary(
+                '/coin_protocol.v1.VerifierService/ListAudits',
+                request_serializer=coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsRequest.SerializeToString,
+                response_deserializer=coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsResponse.FromString,
+                _registered_method=True)
 
 
 class VerifierServiceServicer:
@@ -62,13 +67,14 @@ class VerifierServiceServicer:
     """
 
     def SubmitReceipt(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Keeps a receipt. It is on disk when the reply leaves.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunAudit(self, request, context):
-        """Starts the audit of a submitted receipt, or finds the one that runs.
+        """Has a submitted receipt audited, whatever share the node audits by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +88,13 @@ class VerifierServiceServicer:
 
     def WatchAudit(self, request, context):
         """Sends the audit as it stands, then each change, and ends when it is decided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudits(self, request, context):
+        """Newest first, without bundles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +122,11 @@ def add_VerifierServiceServicer_to_server(servicer, server):
                     servicer.WatchAudit,
                     request_deserializer=coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditRequest.FromString,
                     response_serializer=coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditResponse.SerializeToString,
+            ),
+            'ListAudits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudits,
+                    request_deserializer=coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsRequest.FromString,
+                    response_serializer=coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +238,33 @@ class VerifierService:
             '/coin_protocol.v1.VerifierService/WatchAudit',
             coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditRequest.SerializeToString,
             coin__protocol_dot_v1_dot_verifier__service__pb2.WatchAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coin_protocol.v1.VerifierService/ListAudits',
+            coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsRequest.SerializeToString,
+            coin__protocol_dot_v1_dot_verifier__service__pb2.ListAuditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

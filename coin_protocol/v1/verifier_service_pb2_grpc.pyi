@@ -34,11 +34,14 @@ class VerifierServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> VerifierServiceAsyncStub: ...
     SubmitReceipt: _grpc.UnaryUnaryMultiCallable[_verifier_service_pb2.SubmitReceiptRequest, _verifier_service_pb2.SubmitReceiptResponse]
+    """Keeps a receipt. It is on disk when the reply leaves."""
     RunAudit: _grpc.UnaryUnaryMultiCallable[_verifier_service_pb2.RunAuditRequest, _verifier_service_pb2.RunAuditResponse]
-    """Starts the audit of a submitted receipt, or finds the one that runs."""
+    """Has a submitted receipt audited, whatever share the node audits by itself."""
     GetAudit: _grpc.UnaryUnaryMultiCallable[_verifier_service_pb2.GetAuditRequest, _verifier_service_pb2.GetAuditResponse]
     WatchAudit: _grpc.UnaryStreamMultiCallable[_verifier_service_pb2.WatchAuditRequest, _verifier_service_pb2.WatchAuditResponse]
     """Sends the audit as it stands, then each change, and ends when it is decided."""
+    ListAudits: _grpc.UnaryUnaryMultiCallable[_verifier_service_pb2.ListAuditsRequest, _verifier_service_pb2.ListAuditsResponse]
+    """Newest first, without bundles."""
 
 @_typing.type_check_only
 class VerifierServiceAsyncStub(VerifierServiceStub):
@@ -46,11 +49,14 @@ class VerifierServiceAsyncStub(VerifierServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitReceipt: _aio.UnaryUnaryMultiCallable[_verifier_service_pb2.SubmitReceiptRequest, _verifier_service_pb2.SubmitReceiptResponse]  # type: ignore[assignment]
+    """Keeps a receipt. It is on disk when the reply leaves."""
     RunAudit: _aio.UnaryUnaryMultiCallable[_verifier_service_pb2.RunAuditRequest, _verifier_service_pb2.RunAuditResponse]  # type: ignore[assignment]
-    """Starts the audit of a submitted receipt, or finds the one that runs."""
+    """Has a submitted receipt audited, whatever share the node audits by itself."""
     GetAudit: _aio.UnaryUnaryMultiCallable[_verifier_service_pb2.GetAuditRequest, _verifier_service_pb2.GetAuditResponse]  # type: ignore[assignment]
     WatchAudit: _aio.UnaryStreamMultiCallable[_verifier_service_pb2.WatchAuditRequest, _verifier_service_pb2.WatchAuditResponse]  # type: ignore[assignment]
     """Sends the audit as it stands, then each change, and ends when it is decided."""
+    ListAudits: _aio.UnaryUnaryMultiCallable[_verifier_service_pb2.ListAuditsRequest, _verifier_service_pb2.ListAuditsResponse]  # type: ignore[assignment]
+    """Newest first, without bundles."""
 
 class VerifierServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a verifier does for clients."""
@@ -60,7 +66,8 @@ class VerifierServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _verifier_service_pb2.SubmitReceiptRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_verifier_service_pb2.SubmitReceiptResponse, _abc.Awaitable[_verifier_service_pb2.SubmitReceiptResponse]]: ...
+    ) -> _typing.Union[_verifier_service_pb2.SubmitReceiptResponse, _abc.Awaitable[_verifier_service_pb2.SubmitReceiptResponse]]:
+        """Keeps a receipt. It is on disk when the reply leaves."""
 
     @_abc_1.abstractmethod
     def RunAudit(
@@ -68,7 +75,7 @@ class VerifierServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _verifier_service_pb2.RunAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_verifier_service_pb2.RunAuditResponse, _abc.Awaitable[_verifier_service_pb2.RunAuditResponse]]:
-        """Starts the audit of a submitted receipt, or finds the one that runs."""
+        """Has a submitted receipt audited, whatever share the node audits by itself."""
 
     @_abc_1.abstractmethod
     def GetAudit(
@@ -84,5 +91,13 @@ class VerifierServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_verifier_service_pb2.WatchAuditResponse], _abc.AsyncIterator[_verifier_service_pb2.WatchAuditResponse]]:
         """Sends the audit as it stands, then each change, and ends when it is decided."""
+
+    @_abc_1.abstractmethod
+    def ListAudits(
+        self,
+        request: _verifier_service_pb2.ListAuditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_verifier_service_pb2.ListAuditsResponse, _abc.Awaitable[_verifier_service_pb2.ListAuditsResponse]]:
+        """Newest first, without bundles."""
 
 def add_VerifierServiceServicer_to_server(servicer: VerifierServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
