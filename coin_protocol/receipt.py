@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.files import replace_file
@@ -23,12 +23,13 @@ from coin_protocol.limits import (
     MAX_TEXT_BYTES,
     NONCE_MAX_BYTES,
 )
+from coin_protocol.v1 import evidence_pb2
 from coin_protocol.v1 import receipt_pb2 as pb
 
 RECEIPT_FORMAT: Final = "coin.receipt.v1"
 BUNDLE_FORMAT: Final = "coin.bundle.v1"
 
-F = TypeVar("F", pb.Receipt, pb.Bundle)
+F = TypeVar("F", pb.Receipt, pb.Bundle, evidence_pb2.Evidence)
 
 
 def read_receipt(raw: bytes) -> pb.Receipt:
@@ -38,7 +39,7 @@ def read_receipt(raw: bytes) -> pb.Receipt:
         InvalidInputError: It is neither, of another format version, or malformed.
         LimitError: It passes a limit.
     """
-    receipt = _parse(pb.Receipt(), raw, RECEIPT_FORMAT)
+    receipt = parse_file(pb.Receipt(), raw, RECEIPT_FORMAT)
     check_receipt(receipt)
     return receipt
 
@@ -50,7 +51,7 @@ def read_bundle(raw: bytes) -> pb.Bundle:
         InvalidInputError: It is neither, of another format version, or malformed.
         LimitError: It passes a limit.
     """
-    bundle = _parse(pb.Bundle(), raw, BUNDLE_FORMAT)
+    bundle = parse_file(pb.Bundle(), raw, BUNDLE_FORMAT)
     if not bundle.HasField("receipt") or not bundle.HasField("verdict"):
         msg = "a bundle must hold a receipt and a verdict"
         raise InvalidInputError(msg)
@@ -60,14 +61,14 @@ def read_bundle(raw: bytes) -> pb.Bundle:
     return bundle
 
 
-def to_json(message: pb.Receipt | pb.Bundle) -> str:
+def to_json(message: Message) -> str:
     """Return the JSON form: protobuf's own mapping, bytes in base64."""
     text: str = json_format.MessageToJson(message, preserving_proto_field_name=True)
     return text
 
 
-def write_file(path: Path, message: pb.Receipt | pb.Bundle) -> None:
-    """Write a receipt or bundle: JSON if the name ends in `.json`, else protobuf.
+def write_file(path: Path, message: Message) -> None:
+    """Write a receipt, bundle or evidence: JSON if the name ends in `.json`, else protobuf.
 
     The file is readable by its owner only, and replaced as a whole or not at all.
 
@@ -77,6 +78,32 @@ def write_file(path: Path, message: pb.Receipt | pb.Bundle) -> None:
     as_json = path.suffix == ".json"
     raw = to_json(message).encode() if as_json else message.SerializeToString()
     replace_file(path, raw)
+
+
+def parse_file(message: F, raw: bytes, wanted: str) -> F:
+    """Parse a file into `message`, protobuf or JSON (told apart by the first byte).
+
+    Raises:
+        InvalidInputError: It is neither, or its `format` is not `wanted`.
+        LimitError: It is larger than any file of the protocol may be.
+    """
+    if len(raw) > MAX_FILE_BYTES:
+        msg = f"{len(raw)} bytes; at most {MAX_FILE_BYTES} are read"
+        raise LimitError(msg)
+    kind = type(message).DESCRIPTOR.name.lower()
+    try:
+        if raw.lstrip()[:1] == b"{":
+            json_format.Parse(raw, message, max_recursion_depth=20)
+        else:
+            message.ParseFromString(raw)
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
+        detail = str(error).splitlines()[0][:200] if str(error) else "it does not parse"
+        msg = f"not a {kind}: {detail}"
+        raise InvalidInputError(msg) from error
+    if message.format != wanted:
+        msg = f"found {kind} format {message.format[:40]!r}, wanted {wanted!r}"
+        raise InvalidInputError(msg)
+    return message
 
 
 def check_receipt(receipt: pb.Receipt) -> None:
@@ -134,23 +161,3 @@ def check_rounds(rounds: Sequence[pb.Round]) -> None:
             raise InvalidInputError(msg)
         read_time(entry.sent_at)
         read_time(entry.received_at)
-
-
-def _parse(message: F, raw: bytes, wanted: str) -> F:
-    if len(raw) > MAX_FILE_BYTES:
-        msg = f"{len(raw)} bytes; at most {MAX_FILE_BYTES} are read"
-        raise LimitError(msg)
-    kind = type(message).DESCRIPTOR.name.lower()
-    try:
-        if raw.lstrip()[:1] == b"{":
-            json_format.Parse(raw, message, max_recursion_depth=20)
-        else:
-            message.ParseFromString(raw)
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
-        detail = str(error).splitlines()[0][:200] if str(error) else "it does not parse"
-        msg = f"not a {kind}: {detail}"
-        raise InvalidInputError(msg) from error
-    if message.format != wanted:
-        msg = f"found {kind} format {message.format[:40]!r}, wanted {wanted!r}"
-        raise InvalidInputError(msg)
-    return message

@@ -1,0 +1,1 @@
+"""What a verifier node keeps, in SQLite or PostgreSQL."""
