@@ -1,0 +1,1 @@
+"""What makes and changes the tables of a witness, by Alembic."""
