@@ -28,6 +28,30 @@ def usage_for(
     )
 
 
+def generated_tokens(usage: pb.Usage) -> int:
+    """Return all generated tokens of a usage block, reasoning once."""
+    beside = usage.reasoning_tokens if usage.reasoning_counting == BESIDE else 0
+    return usage.completion_tokens + beside
+
+
+def is_as_signed(told: pb.Usage, signed: pb.Usage) -> bool:
+    """Whether a client was told what is signed.
+
+    Args:
+        told: As the client was told it. Where its counting is unspecified the client was told of
+            no reasoning, and the completion is everything generated (`vendors.to_usage`).
+        signed: Of the commitment.
+    """
+    if told.reasoning_counting != pb.REASONING_COUNTING_UNSPECIFIED:
+        return told == signed
+    generated = pb.Usage(
+        prompt_tokens=signed.prompt_tokens,
+        cached_prompt_tokens=signed.cached_prompt_tokens,
+        completion_tokens=generated_tokens(signed),
+    )
+    return told == generated
+
+
 def verify_usage(usage: pb.Usage, *, reasoning_tokens: int, answer_tokens: int) -> None:
     """Check that a usage block bills exactly these counts, reasoning once.
 

@@ -47,11 +47,16 @@ class Recorder:
 
     def answer_delta(self, text: str) -> None:
         """Note a piece of the answer's text; times of the first and last are kept."""
-        if text and not self._answer:
-            self._receipt.answer_first_at.CopyFrom(self._now())
         if text:
-            self._receipt.answer_last_at.CopyFrom(self._now())
+            self.answer_seen()
             self._answer.append(text)
+
+    def answer_seen(self) -> None:
+        """Note that a piece of the answer came, whose bytes `finish` is given as a whole."""
+        now = self._now()
+        if not self._receipt.HasField("answer_first_at"):
+            self._receipt.answer_first_at.CopyFrom(now)
+        self._receipt.answer_last_at.CopyFrom(now)
 
     def finish(
         self,
@@ -61,6 +66,7 @@ class Recorder:
         root_chain: Sequence[bytes] = (),
         billed: statements_pb2.Usage | None = None,
         summary: bytes | None = None,
+        answer: bytes | None = None,
     ) -> receipt_pb2.Receipt:
         """Return the receipt.
 
@@ -70,6 +76,8 @@ class Recorder:
             root_chain: As it came with the key set.
             billed: Usage as the client was told it.
             summary: Exact bytes of the visible reasoning summary, where there was one.
+            answer: Exact bytes of the answer; by default those of the pieces noted, which an
+                answer that calls tools is more than (`coin_protocol.answer`).
 
         Raises:
             InvalidInputError: A part passes its limit.
@@ -77,7 +85,7 @@ class Recorder:
         self._receipt.commitment.CopyFrom(commitment)
         self._receipt.key_set.CopyFrom(key_set)
         self._receipt.root_chain[:] = root_chain
-        self._receipt.answer = "".join(self._answer).encode()
+        self._receipt.answer = "".join(self._answer).encode() if answer is None else answer
         if billed is not None:
             self._receipt.billed.CopyFrom(billed)
         if summary is not None:

@@ -14,7 +14,7 @@ from coin_protocol.checks.case import Case, rooted_keys
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.errors import VerificationError
 from coin_protocol.keys import read_time
-from coin_protocol.usage import verify_usage
+from coin_protocol.usage import is_as_signed, verify_usage
 from coin_protocol.v1 import envelope_pb2, receipt_pb2, statements_pb2
 
 
@@ -107,14 +107,29 @@ def bill(case: Case) -> None:
         reasoning_tokens=commitment.reasoning_tokens,
         answer_tokens=commitment.answer_tokens,
     )
-    if case.receipt.HasField("billed") and case.receipt.billed != commitment.usage:
-        told, signed = case.receipt.billed, commitment.usage
+    told, signed = case.receipt.billed, commitment.usage
+    if case.receipt.HasField("billed") and not is_as_signed(told, signed):
+        prompts = (told.prompt_tokens, told.cached_prompt_tokens) != (
+            signed.prompt_tokens,
+            signed.cached_prompt_tokens,
+        )
         msg = (
-            f"the client was told {told.reasoning_tokens} reasoning of "
-            f"{told.completion_tokens} completion tokens, signed are "
-            f"{signed.reasoning_tokens} of {signed.completion_tokens}"
+            f"the client was told {_counts(told, prompts=prompts)}, "
+            f"signed are {_counts(signed, prompts=prompts)}"
         )
         raise CheckFailure(msg, fault=receipt_pb2.FAULT_UNATTRIBUTED)
+
+
+def _counts(usage: statements_pb2.Usage, *, prompts: bool) -> str:
+    """Return what a usage block says, that of the prompt where it matters."""
+    known = usage.reasoning_counting != statements_pb2.REASONING_COUNTING_UNSPECIFIED
+    reasoning = f"{usage.reasoning_tokens} reasoning of " if known else ""
+    generated = f"{reasoning}{usage.completion_tokens} completion tokens"
+    if not prompts:
+        return generated
+    return (
+        f"{generated} for {usage.prompt_tokens} prompt tokens ({usage.cached_prompt_tokens} cached)"
+    )
 
 
 def has_manifest(case: Case) -> bool:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from coin_protocol.delivery import RECEIPTS_PATH
 from coin_protocol.errors import CoinError, LimitError, NotReadyError, TryLaterError
 from coin_protocol.ops.exposition import exposition
 from coin_protocol.v1 import provider_service_pb2
@@ -32,7 +33,7 @@ from provider_sdk.provider import Provider
 
 _LOG = logging.getLogger(__name__)
 
-RECEIPTS: Final = "/coin/v1/receipts/"
+RECEIPTS: Final = RECEIPTS_PATH
 KEYS: Final = "/coin/v1/keys"
 RETRY_SECONDS: Final = 1
 _PROTOBUF: Final = b"application/x-protobuf"

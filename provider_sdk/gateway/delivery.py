@@ -11,13 +11,12 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from coin_protocol.delivery import DELIVERY_FORMAT
 from coin_protocol.errors import NotReadyError
 from coin_protocol.v1 import delivery_pb2 as pb
 from coin_protocol.v1 import envelope_pb2, statements_pb2
 from provider_sdk.provider import Provider
 from provider_sdk.record import KeptReply
-
-FORMAT: Final = "coin.delivery.v1"
 
 NONCE_NOTE: Final = "The request carried no coin-nonce: the gateway chose the nonce."
 
@@ -70,7 +69,7 @@ def delivery(
     """Return the delivery of a reply, under the provider's keys as they are now."""
     keys = provider.served
     return pb.Delivery(
-        format=FORMAT,
+        format=DELIVERY_FORMAT,
         response_id=response_id,
         client_nonce=client_nonce,
         nonce_from_client=nonce_from_client,

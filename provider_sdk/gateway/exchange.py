@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from coin_protocol.decoding import Decoder
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.limits import MAX_TEXT_BYTES
 from provider_sdk.gateway import problems
 from provider_sdk.gateway.asgi import Client, Scope
 from provider_sdk.gateway.commits import Commits, Issuer
 from provider_sdk.gateway.config import Settings, TokenIds
-from provider_sdk.gateway.decoding import Decoder
 from provider_sdk.gateway.dialects import Endpoint, Prepared, Rules, prepare, reader
 from provider_sdk.gateway.headers import (
     RequestFacts,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
+from coin_protocol.delivery import NONCE_HEADER, read_nonce_header
 from coin_protocol.encoding import tag
 from coin_protocol.errors import InvalidInputError
 from coin_protocol.limits import HASH_BYTES, NONCE_MAX_BYTES, NONCE_MIN_BYTES
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-NONCE: Final = b"coin-nonce"
+NONCE: Final = NONCE_HEADER.encode()
 DELIVERY: Final = b"coin-delivery"
 
 # RFC 9110, section 7.6.1, and what browsers and proxies still send.
@@ -97,30 +95,14 @@ def read_nonce(headers: Mapping[bytes, bytes]) -> Nonce:
     sent = headers.get(NONCE)
     if sent is None:
         return Nonce(secrets.token_bytes(HASH_BYTES), from_client=False)
-    value = _decoded(sent.strip())
-    if value is None or not NONCE_MIN_BYTES <= len(value) <= NONCE_MAX_BYTES:
+    value = read_nonce_header(sent)
+    if value is None:
         msg = (
             f"the header {NONCE.decode()} must hold {NONCE_MIN_BYTES} to {NONCE_MAX_BYTES} bytes "
             "as hex or base64url"
         )
         raise InvalidInputError(msg)
     return Nonce(value, from_client=True)
-
-
-def _decoded(text: bytes) -> bytes | None:
-    """Return the bytes of hex, else of base64url with or without padding.
-
-    What consists of hex digits is hex.
-    """
-    with suppress(binascii.Error):
-        return binascii.unhexlify(text)
-    bare = text.rstrip(b"=")
-    if len(text) - len(bare) not in {0, -len(bare) % 4} or b"+" in bare or b"/" in bare:
-        return None
-    try:
-        return base64.b64decode(bare + b"=" * (-len(bare) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
-        return None
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[bytes]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coin_protocol.decoding import Decoder
 from coin_protocol.errors import LimitError
 from coin_protocol.v1 import statements_pb2
 from provider_sdk.gateway.asgi import Client
 from provider_sdk.gateway.commits import Commits
-from provider_sdk.gateway.decoding import Decoder
 from provider_sdk.gateway.delivery import as_document
 from provider_sdk.gateway.dialects import Reader
 from provider_sdk.gateway.problems import JSON_HEADERS, Problem

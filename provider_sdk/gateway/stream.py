@@ -12,15 +12,16 @@ from typing import Any, Final, Literal, TypeVar
 
 import orjson
 
+from coin_protocol.decoding import Decoder
+from coin_protocol.delivery import CHECKPOINT, RECEIPT
 from coin_protocol.errors import CoinError
+from coin_protocol.sse import SseEvent, SseParser, comment, data_event
 from coin_protocol.v1 import delivery_pb2, statements_pb2
 from provider_sdk.gateway.asgi import Client
 from provider_sdk.gateway.commits import Commits, Due, Ended
-from provider_sdk.gateway.decoding import Decoder
 from provider_sdk.gateway.delivery import as_document, as_json, delivered_checkpoint
 from provider_sdk.gateway.dialects import Endpoint, Reader, Step
 from provider_sdk.gateway.problems import NO_RECEIPT, Problem
-from provider_sdk.gateway.sse import SseEvent, SseParser, comment, data_event
 from provider_sdk.gateway.upstream import Reply, UpstreamError
 from provider_sdk.gateway.usage import rewritten
 from provider_sdk.ops.metrics import Metrics
@@ -31,8 +32,6 @@ T = TypeVar("T")
 _DRAIN_SECONDS: Final = 1.0
 """An upstream ends its body right after `[DONE]`, or loses the connection."""
 
-_CHECKPOINT: Final = "coin.checkpoint"
-_RECEIPT: Final = "coin.receipt"
 _CHUNK_OBJECTS: Final = {
     Endpoint.CHAT: "chat.completion.chunk",
     Endpoint.COMPLETIONS: "text_completion",
@@ -225,7 +224,7 @@ class StreamRelay:
                 data = step.with_field("coin", as_document(found))
             elif found is not None and not self._refused(self._ended):
                 # Clients of responses hang up at this event: the receipt goes before it.
-                out.append(comment(_RECEIPT, as_json(found)))
+                out.append(comment(RECEIPT, as_json(found)))
         if self._manner.rewrite_usage:
             data = rewritten(data, *self._commits.totals())
         out.append(event.with_data(data))
@@ -294,14 +293,14 @@ class StreamRelay:
     def _put_checkpoint(self, due: Due, out: list[bytes]) -> None:
         found = delivered_checkpoint(*due)
         if self._manner.in_chunks:
-            out.append(self._chunk(_CHECKPOINT, as_document(found)))
+            out.append(self._chunk(CHECKPOINT, as_document(found)))
         else:
-            out.append(comment(_CHECKPOINT, as_json(found)))
+            out.append(comment(CHECKPOINT, as_json(found)))
 
     def _receipt(self, found: delivery_pb2.Delivery) -> bytes:
         if self._manner.in_chunks:
-            return self._chunk(_RECEIPT, as_document(found))
-        return comment(_RECEIPT, as_json(found))
+            return self._chunk(RECEIPT, as_document(found))
+        return comment(RECEIPT, as_json(found))
 
     def _chunk(self, kind: str, coin: dict[str, Any]) -> bytes:
         """Return a chunk of its own, of the form that the endpoint streams."""

@@ -12,6 +12,7 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol.errors import CoinError
+from coin_protocol.sse import comment, data_event
 from coin_protocol.v1 import delivery_pb2, statements_pb2
 from provider_sdk.gateway.app import all_rules
 from provider_sdk.gateway.commits import Commits, Due, Ended, Issuer
@@ -19,7 +20,6 @@ from provider_sdk.gateway.config import TokenIds
 from provider_sdk.gateway.delivery import Deliveries, as_document, as_json, delivered_checkpoint
 from provider_sdk.gateway.dialects import Endpoint, Step, prepare, reader
 from provider_sdk.gateway.headers import RequestFacts, read_facts
-from provider_sdk.gateway.sse import comment, data_event
 from provider_sdk.gateway.stream import finished, no_receipt
 from provider_sdk.integrations.host import Host
 from provider_sdk.record import Received

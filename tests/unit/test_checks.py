@@ -45,6 +45,7 @@ from coin_protocol.testing.forgeries import (
 from coin_protocol.testing.profiles import rules_policy
 from coin_protocol.testing.small import VOCABULARY, small_profile
 from coin_protocol.testing.world import PROVIDER, START, VERIFIER, Audit, Edit, World
+from coin_protocol.usage import generated_tokens
 from coin_protocol.v1 import envelope_pb2, opening_pb2, profile_pb2, receipt_pb2, statements_pb2
 
 NOBODY = receipt_pb2.FAULT_UNSPECIFIED
@@ -108,6 +109,15 @@ def steps(
         return forged
 
     return forge
+
+
+def reasoning_untold(told: statements_pb2.Usage) -> statements_pb2.Usage:
+    """Return the same usage block of a provider that tells of no reasoning."""
+    return statements_pb2.Usage(
+        prompt_tokens=told.prompt_tokens,
+        cached_prompt_tokens=told.cached_prompt_tokens,
+        completion_tokens=generated_tokens(told),
+    )
 
 
 def zeroed(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -574,6 +584,11 @@ MORE = (
     Attack("windows-committed-in-another-order", "", "WHOLE_EMBEDDING",
            lambda: audit(tokens=24, opener=embedded(lambda rows: rows[::-1])).ask_whole().case()),
 
+    Attack("told-more-than-was-generated-and-of-no-reasoning", "", "BILL",
+           lambda: receipt_with(both(
+               change("billed", reasoning_untold),
+               change("billed.completion_tokens", lambda tokens: tokens + 1))),
+           fault=UNATTRIBUTED),
     Attack("checkpoint-seen-before-the-request", "", "ARRIVAL_TIME",
            lambda: receipt_with(put("checkpoints.1.seen_at", stamp(START - HOUR))),
            fault=UNATTRIBUTED),
@@ -593,6 +608,8 @@ HONEST = {
     "one answer is shown twice":
         lambda: replace(audit().case(), rounds=audit().ask().rounds * 2),
     "the client was told no bill": lambda: receipt_with(without("billed")),
+    "the client was told all that was generated, and of no reasoning":
+        lambda: receipt_with(change("billed", reasoning_untold)),
     "the client noted no end of the answer": lambda: receipt_with(without("answer_last_at")),
     "the client saw no checkpoint": lambda: receipt_with(without("checkpoints")),
     "the client missed a checkpoint": lambda: receipt_with(dropped("checkpoints")),

@@ -82,6 +82,19 @@ def test_an_empty_piece_at_the_end_does_not_move_the_last_time() -> None:
     assert receipt.answer_last_at == receipt.answer_first_at
 
 
+def test_an_answer_that_is_given_as_a_whole_keeps_the_times_of_its_pieces() -> None:
+    clock = Clock()
+    recorder = Recorder(request=b"", clock=clock)
+    start = clock.nanoseconds
+    for _ in range(3):
+        clock.advance(1.0)
+        recorder.answer_seen()
+    receipt = recorder.finish(commitment=COMMITMENT, key_set=KEY_SET, answer=b'{"tool_calls":[]}')
+    assert receipt.answer == b'{"tool_calls":[]}'
+    assert receipt.answer_first_at.ToNanoseconds() - start == 1_000_000_000
+    assert receipt.answer_last_at.ToNanoseconds() - start == 3_000_000_000
+
+
 def test_every_recorder_has_a_nonce_of_its_own() -> None:
     nonces = {Recorder(request=b"").client_nonce for _ in range(100)}
     assert len(nonces) == 100

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from coin_protocol.errors import VerificationError
-from coin_protocol.usage import BESIDE, INSIDE, usage_for, verify_usage
+from coin_protocol.usage import (
+    BESIDE,
+    INSIDE,
+    generated_tokens,
+    is_as_signed,
+    usage_for,
+    verify_usage,
+)
 from coin_protocol.v1 import statements_pb2 as pb
 
 REASONING, ANSWER = 300, 50
@@ -125,3 +132,31 @@ def test_a_bill_must_say_how_it_counts(counting: int, completion: int) -> None:
     usage = bill(INSIDE, reasoning_counting=counting, completion_tokens=completion)
     with pytest.raises(VerificationError, match="does not say whether"):
         verify(usage)
+
+
+@pytest.mark.parametrize("counting", COUNTINGS)
+def test_all_that_was_generated_has_reasoning_once(
+    counting: pb.ReasoningCounting.ValueType,
+) -> None:
+    assert generated_tokens(bill(counting)) == REASONING + ANSWER
+
+
+@pytest.mark.parametrize("counting", COUNTINGS)
+def test_a_client_that_was_told_of_no_reasoning_was_told_all_that_was_generated(
+    counting: pb.ReasoningCounting.ValueType,
+) -> None:
+    signed = bill(counting)
+    told = pb.Usage(prompt_tokens=20, cached_prompt_tokens=5, completion_tokens=REASONING + ANSWER)
+    signed.cached_prompt_tokens = 5
+    assert is_as_signed(told, signed)
+    assert is_as_signed(signed, signed)
+    for name in ("prompt_tokens", "cached_prompt_tokens", "completion_tokens", "reasoning_tokens"):
+        for honest in (told, signed):
+            other = pb.Usage()
+            other.CopyFrom(honest)
+            setattr(other, name, getattr(other, name) + 1)
+            assert not is_as_signed(other, signed), name
+
+
+def test_what_is_told_by_another_way_of_counting_is_not_what_is_signed() -> None:
+    assert not is_as_signed(bill(INSIDE), bill(BESIDE))

@@ -8,13 +8,11 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from coin_protocol.limits import MAX_CHOICES
 from coin_protocol.v1 import delivery_pb2 as pb
 from provider_sdk.gateway.dialects.choice import Choice
 from provider_sdk.gateway.dialects.outcome import missing_reason
 from provider_sdk.gateway.dialects.request import Json, Prepared, Rules
-
-MAX_CHOICES: Final = 1024
-"""Choices of one reply: eight times what OpenAI allows. More are malformed."""
 
 # A stream's reasoning that has no ids yet: above this its encoding takes milliseconds.
 _SLOW_CHARS: Final = 16_384

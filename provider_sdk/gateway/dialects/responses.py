@@ -11,10 +11,10 @@ from typing import Final
 
 import orjson
 
+from coin_protocol.sse import data_event
 from provider_sdk.gateway.dialects.hide import spell
 from provider_sdk.gateway.dialects.reader import Piece, Reader, Step
 from provider_sdk.gateway.dialects.request import Json, Prepared, Rules
-from provider_sdk.gateway.sse import data_event
 
 _REASONING: Final = ("response.reasoning_text.", "response.reasoning.", "response.reasoning_part.")
 _SUMMARY_DELTA: Final = "response.reasoning_summary_text.delta"

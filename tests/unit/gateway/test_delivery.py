@@ -6,9 +6,9 @@ import json
 
 from google.protobuf import json_format
 
+from coin_protocol.delivery import DELIVERY_FORMAT
 from coin_protocol.v1 import delivery_pb2 as pb
 from provider_sdk.gateway.delivery import (
-    FORMAT,
     Deliveries,
     as_json,
     delivered_checkpoint,
@@ -38,7 +38,7 @@ def test_json_is_protobufs_own_and_on_one_line(provider: Provider) -> None:
     raw = as_json(found)
     assert b"\n" not in raw
     assert json_format.Parse(raw, pb.Delivery()) == found
-    assert json.loads(raw)["format"] == FORMAT
+    assert json.loads(raw)["format"] == DELIVERY_FORMAT
     signed = run_session(provider).receipt.checkpoints[0].checkpoint
     checkpoint = delivered_checkpoint(3, signed)
     assert json_format.Parse(as_json(checkpoint), pb.DeliveredCheckpoint()) == checkpoint

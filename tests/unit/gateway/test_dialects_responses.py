@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol.answer import ToolCall
+from coin_protocol.sse import SseParser
 from coin_protocol.v1 import delivery_pb2 as pb
 from provider_sdk.gateway.dialects import Endpoint, Reader, Step
-from provider_sdk.gateway.sse import SseParser
 from tests.support.marked import a_reader, committed, cut, cuttings, ids, rules, seen
 
 WORDS = st.text(st.sampled_from("ab <>/é漢"), max_size=16)

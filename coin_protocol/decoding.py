@@ -1,4 +1,4 @@
-"""Bodies that an upstream compressed although it was asked not to."""
+"""Bodies of HTTP messages that come compressed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Decoder:
         self._inflate = zlib.decompressobj(_GZIP)
         self._first = coding == b"deflate"
         if self.changes and coding not in {b"gzip", b"x-gzip", b"deflate"}:
-            msg = "the upstream compressed its reply in a way that cannot be read here"
+            msg = (
+                "the reply is compressed in a way that cannot be read here; wanted gzip or deflate"
+            )
             raise InvalidInputError(msg)
 
     def feed(self, data: bytes) -> bytes:
@@ -70,7 +72,7 @@ class Decoder:
             # No limit is what zlib takes 0 for.
             found = self._inflate.decompress(data, limit + 1)
         except zlib.error as error:
-            msg = "the upstream's reply is not compressed as its header says"
+            msg = "the reply is not compressed as its header says"
             raise InvalidInputError(msg) from error
         if len(found) > limit or self._inflate.unconsumed_tail:
             msg = f"a compressed reply of more than {self._limit} bytes"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol.errors import InvalidInputError
-from provider_sdk.gateway.sse import SseEvent, SseParser, comment, data_event
+from coin_protocol.sse import SseEvent, SseParser, comment, data_event
 from tests.support.marked import cut, cuttings
 
 FRAGMENTS = (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coin_protocol.decoding import Decoder
 from coin_protocol.errors import InvalidInputError, LimitError
-from provider_sdk.gateway.decoding import Decoder
 
 
 @given(st.binary(max_size=5000), st.integers(min_value=1, max_value=40))

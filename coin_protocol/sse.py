@@ -3,7 +3,7 @@
 parser = SseParser()
 for event in parser.feed(chunk):
     send(event.raw)                       # or event.with_data(changed)
-send(parser.close())                      # what an upstream left unfinished
+send(parser.close())                      # what was left unfinished
 
 The format is the HTML standard's, section 9.2. Joining the `raw` of all events and what `close`
 returns gives the stream byte for byte, whatever it holds. What is no event (blank lines,
@@ -19,7 +19,7 @@ from typing import Final
 from coin_protocol.errors import InvalidInputError
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
-"""One event of an upstream: far above any chunk with log probabilities of a long prompt."""
+"""One event: far above any chunk with log probabilities of a long prompt."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 # An end of line, then a blank line. Where the piece ends with the CR of the blank line, the event
