@@ -8,12 +8,12 @@ metrics.sessions.finished.labels(outcome="aborted", reason=abort_label(reason)).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coin_protocol.ops.bounded import OTHER, HttpStatus, Label, Maker
+from coin_protocol.ops.build import add_build_info
 from coin_protocol.v1 import delivery_pb2, statements_pb2
 
 NO_REASON: Final = "none"
@@ -285,14 +285,4 @@ class Metrics:
         self.fingerprints = FingerprintMetrics(make)
         self.challenges = ChallengeMetrics(make)
         self.keys = KeyMetrics(make)
-        Info("coin_build", "The package that runs.", registry=registry).info(
-            {"version": _version()}
-        )
-
-
-def _version() -> str:
-    try:
-        return version("coin-audit")
-    except PackageNotFoundError:
-        # Run from a folder that is on the path and not installed.
-        return "unknown"
+        add_build_info(registry)
