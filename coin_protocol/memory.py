@@ -6,7 +6,8 @@ models repeat themselves too, so a match is weighed and never proof.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -23,16 +24,33 @@ class Match:
     cosine: float
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedBlocks:
+    """The blocks of one commitment that were opened with their embedding.
+
+    Attributes:
+        provider: Who committed.
+        profile_sha256: What the vectors are made under: those of two profiles never compare.
+        commitment_sha256: Whose blocks they are.
+        indices: Of the blocks, n distinct ones.
+        vectors: Their embeddings, float64 (n, d), of norm 1.
+    """
+
+    provider: str
+    profile_sha256: bytes
+    commitment_sha256: bytes
+    indices: Sequence[int]
+    vectors: Vectors = field(repr=False)
+
+
 class EvidenceMemory(Protocol):
-    """Block embeddings seen before, by provider."""
+    """Block embeddings seen before, by provider and profile."""
 
-    def remember(
-        self, provider: str, commitment_sha256: bytes, block_index: int, embedding: Vectors
-    ) -> None:
-        """Keep a block embedding, float64 (d,), of unit norm. Again changes nothing."""
+    def recall(self, opened: OpenedBlocks) -> Sequence[Match | None]:
+        """Return for each block the nearest one of another commitment, where there is one."""
 
-    def nearest(self, provider: str, commitment_sha256: bytes, embedding: Vectors) -> Match | None:
-        """Return the nearest block of another commitment of this provider, if there is one."""
+    def remember(self, opened: OpenedBlocks) -> None:
+        """Keep blocks. Again changes nothing."""
 
 
 class InMemoryEvidence:
@@ -40,24 +58,27 @@ class InMemoryEvidence:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._seen: dict[str, dict[tuple[bytes, int], Vectors]] = {}
+        self._seen: dict[tuple[str, bytes], dict[tuple[bytes, int], Vectors]] = {}
 
-    def remember(
-        self, provider: str, commitment_sha256: bytes, block_index: int, embedding: Vectors
-    ) -> None:
-        """Keep a block embedding."""
-        self._seen.setdefault(provider, {})[commitment_sha256, block_index] = embedding
-
-    def nearest(self, provider: str, commitment_sha256: bytes, embedding: Vectors) -> Match | None:
-        """Return the nearest block of another commitment of this provider."""
-        others = [
-            (key, known)
-            for key, known in self._seen.get(provider, {}).items()
-            if key[0] != commitment_sha256
-        ]
+    def recall(self, opened: OpenedBlocks) -> Sequence[Match | None]:
+        """Return for each block the nearest one of another commitment, where there is one."""
+        others = {
+            key: known
+            for key, known in self._seen.get((opened.provider, opened.profile_sha256), {}).items()
+            if key[0] != opened.commitment_sha256
+        }
         if not others:
-            return None
-        cosines = np.stack([known for _, known in others]) @ embedding
-        best = int(np.argmax(cosines))
-        (commitment, block), _ = others[best]
-        return Match(commitment, block, float(cosines[best]))
+            return [None] * len(opened.indices)
+        keys, cosines = list(others), opened.vectors @ np.stack(list(others.values())).T
+        nearest = np.argmax(cosines, axis=1)
+        found: list[Match | None] = []
+        for best, row in zip(nearest, cosines, strict=True):
+            commitment, index = keys[best]
+            found.append(Match(commitment, index, float(row[best])))
+        return found
+
+    def remember(self, opened: OpenedBlocks) -> None:
+        """Keep blocks."""
+        kept = self._seen.setdefault((opened.provider, opened.profile_sha256), {})
+        for index, vector in zip(opened.indices, opened.vectors, strict=True):
+            kept[opened.commitment_sha256, index] = vector
