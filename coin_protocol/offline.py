@@ -1,4 +1,4 @@
-"""Check a bundle again from pinned keys, a profile and a policy alone. No network."""
+"""Check a receipt, or a bundle again, from pinned keys, a profile and a policy. No network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from coin_protocol import envelope, statements
 from coin_protocol.checks import CHECKS, Case, Check, Report, Trust, run_checks
 from coin_protocol.embedding import TextEmbedder
 from coin_protocol.errors import InvalidInputError, VerificationError
+from coin_protocol.findings import Finding, findings
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.tokenizer import Tokenizer
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.v1 import receipt_pb2, statements_pb2
 from coin_protocol.verdict import deterministic_verdict
 
 _NEED_MODELS: Final = frozenset({"WHOLE_TEXT", "WHOLE_EMBEDDING"})
@@ -35,6 +36,44 @@ class Rechecked:
     unchecked: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedReceipt:
+    """What checking a receipt gave. Nothing of it is proven beyond the tier `asserted`.
+
+    Attributes:
+        report: Of the checks.
+        findings: What they rest on, and whether an audit could earn the tier `timed`.
+        commitment: What the provider signed; None where its signature or form is not good.
+    """
+
+    report: Report
+    findings: tuple[Finding, ...]
+    commitment: statements_pb2.Commitment | None
+
+    @property
+    def outcome(self) -> receipt_pb2.Outcome.ValueType:
+        """PASS where no check failed, else what the failure means."""
+        sound = self.report.failed is None
+        return receipt_pb2.OUTCOME_PASS if sound else self.report.outcome
+
+
+def verify_receipt(
+    receipt: receipt_pb2.Receipt, *, trust: Trust, profile: Profile, policy: Policy
+) -> CheckedReceipt:
+    """Check what a receipt can show without its provider.
+
+    Args:
+        receipt: As `receipt.read_receipt` returns it.
+        trust: Pinned roots of the provider.
+        profile: The commitment's.
+        policy: The reader's own rules.
+    """
+    case = Case(receipt=receipt, trust=trust, profile=profile, policy=policy)
+    report = run_checks(case)
+    signed = report.passed("STATEMENT")
+    return CheckedReceipt(report, findings(case, report), case.commitment if signed else None)
+
+
 def verify_bundle(
     bundle: receipt_pb2.Bundle,
     *,
@@ -45,7 +84,7 @@ def verify_bundle(
 ) -> Rechecked:
     """Check that a bundle's evidence bears out its verdict.
 
-    The graded part of a verdict is the verifier's judgement and is not repeated here.
+    The graded part of a verdict is the judge's, and is replayed elsewhere (`replaying`).
 
     Args:
         bundle: As `receipt.read_bundle` returns it.
@@ -60,6 +99,18 @@ def verify_bundle(
         InvalidInputError: The verdict is under another profile or policy, or the verifier's
             part of the bundle is malformed.
     """
+    verdict = signed_verdict(bundle, trust=trust, profile=profile, policy=policy)
+    case = case_of(bundle, trust=trust, profile=profile, policy=policy, installed=installed)
+    report = run_checks(case)
+    assumed, unchecked = _with_claims(case, report, verdict)
+    _compare(verdict, deterministic_verdict(case, assumed), judged=assumed.failed is None)
+    return Rechecked(verdict, report, unchecked)
+
+
+def signed_verdict(
+    bundle: receipt_pb2.Bundle, *, trust: Trust, profile: Profile, policy: Policy
+) -> receipt_pb2.Verdict:
+    """Return a bundle's verdict once its signature is checked; errors as `verify_bundle`."""
     listed = envelope.verify(bundle.verdict, envelope.VERDICT, trust.verifiers)
     verdict = statements.read_verdict(bundle.verdict.payload)
     if verdict.verifier != listed.key.name:
@@ -72,7 +123,19 @@ def verify_bundle(
         if found != wanted:
             msg = f"the verdict is under {what} {found.hex()}; given is {wanted.hex()}"
             raise InvalidInputError(msg)
-    case = Case(
+    return verdict
+
+
+def case_of(
+    bundle: receipt_pb2.Bundle,
+    *,
+    trust: Trust,
+    profile: Profile,
+    policy: Policy,
+    installed: tuple[Tokenizer, TextEmbedder] | None,
+) -> Case:
+    """Return a bundle's evidence, all of it."""
+    return Case(
         receipt=bundle.receipt,
         trust=trust,
         profile=profile,
@@ -83,10 +146,6 @@ def verify_bundle(
         whole_rounds=tuple(bundle.whole_rounds),
         installed=installed,
     )
-    report = run_checks(case)
-    assumed, unchecked = _with_claims(case, report, verdict)
-    _compare(verdict, deterministic_verdict(case, assumed), judged=assumed.failed is None)
-    return Rechecked(verdict, report, unchecked)
 
 
 def _with_claims(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
-from coin_protocol.checks import Case, Report, Trust, rooted_keys, run_checks
+from coin_protocol.checks import Case, Trust, rooted_keys
 from coin_protocol.checks.opened import RETENTION_ENDED
 from coin_protocol.clock import wall_time
-from coin_protocol.embedding import Vectors, block_embedding, window_dimension
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
@@ -32,26 +31,24 @@ from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
-from verifier_sdk.rounds import affordable_round
-from verifier_sdk.semantic import Judge, Judgement, OpenedEvidence, textual_scores
+from verifier_sdk.deciding import (
+    NEAR_DUPLICATE,
+    AskManifest,
+    AskRound,
+    Course,
+    Decided,
+    block_match,
+    conclude,
+)
+from verifier_sdk.progress import Keep, Progress
+from verifier_sdk.remembering import opened_blocks
+from verifier_sdk.semantic import Judge, textual_scores
 from verifier_sdk.semantic.choose import judge_for
-from verifier_sdk.semantic.visible import visible_of
-from verifier_sdk.verdict import make_verdict, sign_verdict
+from verifier_sdk.verdict import sign_verdict
 
 if TYPE_CHECKING:
     # Loads torch, which a client that only keeps receipts can do without.
     from verifier_sdk.semantic.reader import ReferenceModel
-
-NEAR_DUPLICATE = 0.995
-"""Cosine from which a block of another session is noted as the same."""
-
-
-@dataclass(frozen=True)
-class _Decision:
-    case: Case
-    report: Report
-    judgement: Judgement | None
-    notes: list[str]
 
 
 class Auditor:
@@ -103,32 +100,47 @@ class Auditor:
         self._on_round = on_round
 
     async def audit(
-        self, receipt: receipt_pb2.Receipt, provider: ProviderClient
+        self,
+        receipt: receipt_pb2.Receipt,
+        provider: ProviderClient,
+        *,
+        progress: receipt_pb2.Bundle | None = None,
+        keep: Keep | None = None,
+        patient: bool = False,
     ) -> receipt_pb2.Bundle:
         """Audit a receipt and return the bundle with its verdict.
+
+        Args:
+            receipt: As the client gave it.
+            provider: Where its provider is reached.
+            progress: What `keep` was last given by an earlier attempt, which went on no further.
+            keep: Awaited before each challenge leaves and after each answer, so that what was
+                opened is not asked for twice.
+            patient: Do not decide where the provider cannot be reached: raise, to try later.
 
         Raises:
             InvalidInputError: The receipt is malformed in a part that the client wrote.
             ConfigurationError: The profile's models are not installed.
+            PeerUnavailableError: The provider cannot be reached, and the audit is patient.
         """
         check_receipt(receipt)
         models = self._models
         case = Case(
-            receipt=receipt,
+            receipt=receipt if progress is None else progress.receipt,
             trust=self._trust,
             profile=models.profile,
             policy=self._policy,
             installed=await asyncio.to_thread(lambda: (models.tokenizer, models.embedder)),
         )
-        decision = await self._decide(await self._with_newer_keys(case, provider), provider)
-        verdict = make_verdict(
-            decision.case,
-            decision.report,
-            verifier=self.name,
-            judgement=decision.judgement,
-            notes=decision.notes,
-        )
-        case = decision.case
+        kept = Progress(progress, keep=keep, patient=patient)
+        case = kept.restored(case)
+        case = await self._with_newer_keys(case, provider)
+        case, decided = await self._decide(case, provider, kept)
+        texts, matches = [], []
+        if decided.judgement is not None:
+            texts = await asyncio.to_thread(textual_scores, case, self._reference)
+            matches = await asyncio.to_thread(self._across_sessions, case)
+        verdict = conclude(case, decided, verifier=self.name, texts=texts, matches=matches)
         return receipt_pb2.Bundle(
             format=BUNDLE_FORMAT,
             receipt=case.receipt,
@@ -137,76 +149,34 @@ class Auditor:
             whole_rounds=case.whole_rounds,
             no_manifest=case.no_manifest or None,
             verdict=sign_verdict(verdict, self._signer),
+            matches=matches,
         )
 
-    async def _decide(self, case: Case, provider: ProviderClient) -> _Decision:
-        """Go on until a check fails, the judge passes, or nothing more can be opened."""
-        report = await self._check(case)
-        if report.failed is not None:
-            return _Decision(case, report, None, [])
+    async def _decide(
+        self, case: Case, provider: ProviderClient, kept: Progress
+    ) -> tuple[Case, Decided]:
+        """Go on until a check fails, the judge decides, or nothing more can be opened."""
+        course = Course(models=self._models, judge=self._judge)
+        while True:
+            step = await asyncio.to_thread(course.next, case)
+            if isinstance(step, Decided):
+                return case, step
+            if isinstance(step, AskManifest):
+                case = await self._ask_manifest(case, provider, kept)
+            elif isinstance(step, AskRound):
+                case = await self._challenge(case, provider, kept, step)
+            else:
+                case = await self._challenge_whole(case, provider, kept, step.blocks)
+
+    async def _ask_manifest(self, case: Case, provider: ProviderClient, kept: Progress) -> Case:
         try:
-            case = await self._with_manifest(case, provider)
+            return await self._with_manifest(case, provider)
         except PeerUnavailableError as error:
             # Another server than the provider's has no commitment to show, and no blame.
             reached = await self._is_provider(case, provider)
             status = _blame(case, error.status) if reached else "UNAVAILABLE"
-            case = replace(case, no_manifest=status)
-        report = await self._check(case)
-        if report.failed is not None:
-            return _Decision(case, report, None, [])
-        if case.commitment.reasoning_tokens == 0:
-            note = "The commitment is to zero reasoning tokens, and so is the bill."
-            return _Decision(case, report, None, [note])
-        return await self._rounds(case, report, provider)
-
-    async def _rounds(self, case: Case, report: Report, provider: ProviderClient) -> _Decision:
-        plan = self._policy.message.rounds
-        models = self._models
-        visible = await asyncio.to_thread(
-            visible_of,
-            case.receipt,
-            case.profile.message.embedding,
-            models.tokenizer,
-            models.embedder,
-        )
-        judgement = Judgement(receipt_pb2.OUTCOME_INCONCLUSIVE, "nothing was opened")
-        notes: list[str] = []
-        for number in range(1, plan.max_rounds + 1):
-            sample = self._sample(case, number)
-            if not any(sample):
-                notes.append("The exposure caps of the profile allow no further opening.")
-                break
-            case = await self._challenge(case, provider, number, sample)
-            report = await self._check(case)
-            if report.failed is None and number == 1 and plan.whole_blocks:
-                case = await self._challenge_whole(case, provider, plan.whole_blocks)
-                report = await self._check(case)
-            if report.failed is not None:
-                return _Decision(case, report, None, [])
-            if not case.openings:
-                notes.append("The provider refused, and shows that others have used up the caps.")
-                break
-            last = number == plan.max_rounds or not any(self._sample(case, number + 1))
-            evidence = OpenedEvidence.of(case, visible, last=last)
-            judgement = await asyncio.to_thread(self._judge.judge, evidence)
-            if judgement.outcome != receipt_pb2.OUTCOME_INCONCLUSIVE:
-                break
-        texts = await asyncio.to_thread(textual_scores, case, self._reference)
-        judgement = replace(judgement, scores=[*judgement.scores, *texts])
-        return _Decision(case, report, judgement, notes + self._across_sessions(case))
-
-    def _sample(self, case: Case, number: int) -> tuple[int, int, int]:
-        """Return blocks, token blocks and tokens per block that a round may ask for."""
-        return affordable_round(
-            case.ledger,
-            case.caps,
-            self._policy.message.rounds,
-            number=number,
-            block_size=case.profile.message.block_size,
-        )
-
-    async def _check(self, case: Case) -> Report:
-        return await asyncio.to_thread(run_checks, case)
+            kept.require_reached(status)
+            return replace(case, no_manifest=status)
 
     async def _is_provider(self, case: Case, provider: ProviderClient) -> bool:
         try:
@@ -251,26 +221,26 @@ class Auditor:
         return await self._with_newer_keys(case, provider)
 
     async def _challenge(
-        self, case: Case, provider: ProviderClient, number: int, sample: tuple[int, int, int]
+        self, case: Case, provider: ProviderClient, kept: Progress, step: AskRound
     ) -> Case:
-        blocks, token_blocks, tokens_per_block = sample
         challenge = opening_pb2.Challenge(
             fingerprints_sha256=case.fingerprints_sha256,
             verifier=self.name,
             nonce=secrets.token_bytes(CHALLENGE_NONCE_BYTES),
-            round=number,
-            blocks=blocks,
-            token_blocks=token_blocks,
-            tokens_per_block=tokens_per_block,
+            round=step.number,
+            blocks=step.blocks,
+            token_blocks=step.token_blocks,
+            tokens_per_block=step.tokens_per_block,
             deadline=self._deadline(),
         )
-        case, entry = await self._send(case, provider, challenge)
-        return replace(case, rounds=(*case.rounds, entry))
+        case, entry = await self._send(case, provider, kept, challenge)
+        case = replace(case, rounds=(*case.rounds, entry))
+        await kept.answered(case)
+        return case
 
-    async def _challenge_whole(self, case: Case, provider: ProviderClient, blocks: int) -> Case:
-        blocks = min(blocks, case.caps.whole_blocks - len(case.ledger.whole_blocks))
-        if blocks <= 0:
-            return case
+    async def _challenge_whole(
+        self, case: Case, provider: ProviderClient, kept: Progress, blocks: int
+    ) -> Case:
         challenge = opening_pb2.WholeBlockChallenge(
             fingerprints_sha256=case.fingerprints_sha256,
             verifier=self.name,
@@ -279,20 +249,26 @@ class Auditor:
             blocks=blocks,
             deadline=self._deadline(),
         )
-        case, entry = await self._send(case, provider, challenge)
-        return replace(case, whole_rounds=(*case.whole_rounds, entry))
+        case, entry = await self._send(case, provider, kept, challenge)
+        case = replace(case, whole_rounds=(*case.whole_rounds, entry))
+        await kept.answered(case)
+        return case
 
     async def _send(
         self,
         case: Case,
         provider: ProviderClient,
+        kept: Progress,
         challenge: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge,
     ) -> tuple[Case, receipt_pb2.Round]:
         if self._on_round is not None:
             self._on_round(case.commitment_sha256.hex(), challenge.round)
         whole = isinstance(challenge, opening_pb2.WholeBlockChallenge)
         kind = envelope.WHOLE_CHALLENGE if whole else envelope.CHALLENGE
-        signed = envelope.sign(challenge.SerializeToString(), kind, self._signer)
+        signed = kept.unanswered(
+            challenge.round, whole=whole, seconds=self._policy.deadline_seconds
+        ) or envelope.sign(challenge.SerializeToString(), kind, self._signer)
+        await kept.sending(case, signed, whole=whole)
         entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
         answer = envelope.WHOLE_OPENING if whole else envelope.OPENING
         for field, payload_type in (("opening", answer), ("refusal", envelope.REFUSAL)):
@@ -307,27 +283,25 @@ class Auditor:
                     entry.ClearField(field)  # type: ignore[arg-type]
         if entry.HasField("no_answer"):
             entry.no_answer = _blame(case, entry.no_answer)
+            kept.require_reached(entry.no_answer)
         return case, entry
 
     def _deadline(self) -> Timestamp:
         end = read_time(wall_time()) + timedelta(seconds=self._policy.deadline_seconds)
         return stamp(end)
 
-    def _across_sessions(self, case: Case) -> list[str]:
-        """Note opened blocks that other sessions of this provider showed, and keep these."""
-        dimension = window_dimension(case.profile.message.embedding)
-        provider, notes = case.commitment.provider, []
-        for answered in case.openings:
-            for block in answered.opening.blocks:
-                vector: Vectors = block_embedding(block.windows, dimension)
-                match = self._memory.nearest(provider, case.commitment_sha256, vector)
-                if match is not None and match.cosine >= NEAR_DUPLICATE:
-                    notes.append(
-                        f"Block {block.block_index} is like block {match.block_index} of "
-                        f"commitment {match.commitment_sha256.hex()} (cosine {match.cosine:.4f})."
-                    )
-                self._memory.remember(provider, case.commitment_sha256, block.block_index, vector)
-        return notes
+    def _across_sessions(self, case: Case) -> list[receipt_pb2.BlockMatch]:
+        """Find opened blocks that other sessions of this provider showed, and keep these."""
+        opened = opened_blocks(case)
+        if not opened.indices:
+            return []
+        matches = [
+            block_match(index, match)
+            for index, match in zip(opened.indices, self._memory.recall(opened), strict=True)
+            if match is not None and match.cosine >= NEAR_DUPLICATE
+        ]
+        self._memory.remember(opened)
+        return matches
 
 
 def _blame(case: Case, status: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Report
 from coin_protocol.clock import wall_time
@@ -31,7 +33,13 @@ _ABORTS: Final = {
 
 
 def make_verdict(
-    case: Case, report: Report, *, verifier: str, judgement: Judgement | None, notes: list[str]
+    case: Case,
+    report: Report,
+    *,
+    verifier: str,
+    judgement: Judgement | None,
+    notes: list[str],
+    decided_at: Timestamp | None = None,
 ) -> pb.Verdict:
     """Return the verdict on a case.
 
@@ -41,10 +49,11 @@ def make_verdict(
         verifier: Name of who decides.
         judgement: Of the graded evidence; None where nothing was opened.
         notes: More reasons, for people.
+        decided_at: When; now by default.
     """
     verdict = deterministic_verdict(case, report)
     verdict.verifier = verifier
-    verdict.decided_at.CopyFrom(wall_time())
+    verdict.decided_at.CopyFrom(wall_time() if decided_at is None else decided_at)
     verdict.reasons.extend(_standing(verdict, case, report))
     if judgement is not None:
         verdict.scores.extend(judgement.scores)

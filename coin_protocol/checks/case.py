@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from coin_protocol import draw, envelope, statements
+from coin_protocol.checks.memo import Memo
 from coin_protocol.commitment import block_leaf_hashes
 from coin_protocol.embedding import TextEmbedder
 from coin_protocol.encoding import digest
@@ -19,7 +22,7 @@ from coin_protocol.errors import (
     StatementError,
 )
 from coin_protocol.exposure import Caps, ExposureLedger
-from coin_protocol.keys import KeyRing, VerificationKey, read_time
+from coin_protocol.keys import KeyRing, ListedKey, VerificationKey, read_time
 from coin_protocol.keyset import ROOT_KEY_NAME, SignedKeySet
 from coin_protocol.merkle import IncrementalTree
 from coin_protocol.profile import Policy, Profile
@@ -27,6 +30,7 @@ from coin_protocol.root_certificate import CertificateError, RootDomain, certifi
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
 
+M = TypeVar("M", bound=Message)
 C = TypeVar("C", opening_pb2.Challenge, opening_pb2.WholeBlockChallenge)
 
 
@@ -126,6 +130,7 @@ class Case:
         rounds: Challenges so far and what came of them.
         whole_rounds: The same for whole-block challenges.
         installed: The profile's tokenizer and embedding model, where they are installed.
+        memo: What was worked out before. Cases made of this one by `replace` share it.
     """
 
     receipt: receipt_pb2.Receipt
@@ -137,6 +142,7 @@ class Case:
     rounds: Sequence[receipt_pb2.Round] = field(default=())
     whole_rounds: Sequence[receipt_pb2.Round] = field(default=())
     installed: tuple[Tokenizer, TextEmbedder] | None = None
+    memo: Memo = field(default_factory=Memo, repr=False, compare=False)
 
     @cached_property
     def keys(self) -> KeyRing:
@@ -146,7 +152,43 @@ class Case:
             SignatureError: Neither a pinned root nor a certificate of the domain signed it.
             StatementError: It is malformed.
         """
-        return rooted_keys(self.served, self.trust)
+        served, trust = self.served, self.trust
+        raw = served.signed.SerializeToString(), served.root_chain
+        # The trust is kept with its keys, so that no other one comes to have its id.
+        _, ring = self.memo.once(
+            ("keys", id(trust), *raw), lambda: (trust, rooted_keys(served, trust))
+        )
+        return ring
+
+    def signing_key(self, signed: envelope_pb2.Envelope, payload_type: str) -> ListedKey:
+        """Return the provider's key that signed a statement.
+
+        Raises:
+            SignatureError: None did.
+        """
+        # Three checks ask of each statement; of a large opening even its bytes are not free.
+        known = self._signers.get(id(signed))
+        if known is None or known[1] != payload_type:
+            key = self._verified(signed, payload_type, self.keys)
+            known = self._signers[id(signed)] = signed, payload_type, key
+        return known[2]
+
+    @cached_property
+    def _signers(self) -> dict[int, tuple[envelope_pb2.Envelope, str, ListedKey]]:
+        """What was asked of this case. Each statement is kept, so that no other has its id."""
+        return {}
+
+    def _verified(
+        self, signed: envelope_pb2.Envelope, payload_type: str, ring: KeyRing
+    ) -> ListedKey:
+        return self.memo.once(
+            ("signed", ring, payload_type, signed.SerializeToString()),
+            lambda: envelope.verify(signed, payload_type, ring),
+        )
+
+    def _read(self, read: Callable[[bytes], M], raw: bytes) -> M:
+        """Return a statement, parsed once."""
+        return self.memo.once(("read", read, raw), lambda: read(raw))
 
     @property
     def served(self) -> SignedKeySet:
@@ -168,7 +210,7 @@ class Case:
     @cached_property
     def commitment(self) -> statements_pb2.Commitment:
         """The commitment, parsed."""
-        return statements.read_commitment(self.receipt.commitment.payload)
+        return self._read(statements.read_commitment, self.receipt.commitment.payload)
 
     @cached_property
     def commitment_sha256(self) -> bytes:
@@ -180,7 +222,7 @@ class Case:
         """The fingerprints statement, parsed; an empty message until it was made."""
         if not self.receipt.HasField("fingerprints"):
             return statements_pb2.Fingerprints()
-        return statements.read_fingerprints(self.receipt.fingerprints.payload)
+        return self._read(statements.read_fingerprints, self.receipt.fingerprints.payload)
 
     @cached_property
     def fingerprints_sha256(self) -> bytes:
@@ -191,7 +233,8 @@ class Case:
     def checkpoints(self) -> list[statements_pb2.Checkpoint]:
         """The checkpoints that the client saw, parsed, in the order seen."""
         return [
-            statements.read_checkpoint(seen.checkpoint.payload) for seen in self.receipt.checkpoints
+            self._read(statements.read_checkpoint, seen.checkpoint.payload)
+            for seen in self.receipt.checkpoints
         ]
 
     @cached_property
@@ -199,7 +242,7 @@ class Case:
         """The manifest, parsed; an empty message until it was asked for."""
         if self.manifest is None:
             return statements_pb2.Manifest()
-        return statements.read_manifest(self.manifest.payload)
+        return self._read(statements.read_manifest, self.manifest.payload)
 
     @property
     def blocks(self) -> Sequence[statements_pb2.BlockEntry]:
@@ -214,7 +257,13 @@ class Case:
     @cached_property
     def block_tree(self) -> IncrementalTree:
         """The token tree's block leaves, from the manifest."""
-        return IncrementalTree(block_leaf_hashes(self.commitment.session_id, self.blocks))
+        session_id, raw = self.commitment.session_id, b""
+        if self.manifest is not None:
+            raw = self.manifest.payload
+        return self.memo.once(
+            ("tree", session_id, raw),
+            lambda: IncrementalTree(block_leaf_hashes(session_id, self.blocks)),
+        )
 
     @cached_property
     def openings(self) -> list[Answered]:
@@ -247,7 +296,7 @@ class Case:
     def refusals(self) -> list[tuple[receipt_pb2.Round, opening_pb2.Refusal]]:
         """The rounds of either kind that were refused, with the refusal parsed."""
         return [
-            (entry, statements.read_refusal(entry.refusal.payload))
+            (entry, self._read(statements.read_refusal, entry.refusal.payload))
             for entry in (*self.rounds, *self.whole_rounds)
             if entry.HasField("refusal")
         ]
@@ -271,6 +320,14 @@ class Case:
         """Return what a challenge of this commitment draws with the flip it was given."""
         return draw.drawn_by(challenge, flip, self.token_counts, run_tokens=self.profile.run_tokens)
 
+    def read_opening(self, entry: receipt_pb2.Round) -> opening_pb2.Opening:
+        """Return what a round opened."""
+        return self._read(statements.read_opening, entry.opening.payload)
+
+    def read_whole_opening(self, entry: receipt_pb2.Round) -> opening_pb2.WholeBlockOpening:
+        """Return the blocks that a round opened whole."""
+        return self._read(statements.read_whole_opening, entry.opening.payload)
+
     def challenge(self, entry: receipt_pb2.Round) -> opening_pb2.Challenge:
         """Return a round's challenge.
 
@@ -289,8 +346,8 @@ class Case:
         self, entry: receipt_pb2.Round, payload_type: str, read: Callable[[bytes], C]
     ) -> C:
         try:
-            envelope.verify(entry.challenge, payload_type, self.trust.verifiers)
-            message = read(entry.challenge.payload)
+            self._verified(entry.challenge, payload_type, self.trust.verifiers)
+            message = self._read(read, entry.challenge.payload)
         except (SignatureError, StatementError) as error:
             msg = f"a challenge is not a known verifier's, or malformed: {error}"
             raise InvalidInputError(msg) from error
@@ -320,7 +377,7 @@ class Answered:
     @cached_property
     def opening(self) -> opening_pb2.Opening:
         """The opening, parsed."""
-        return statements.read_opening(self.entry.opening.payload)
+        return self.case.read_opening(self.entry)
 
     @cached_property
     def drawn(self) -> draw.Drawn:
@@ -340,7 +397,7 @@ class AnsweredWhole:
     @cached_property
     def opening(self) -> opening_pb2.WholeBlockOpening:
         """The opening, parsed."""
-        return statements.read_whole_opening(self.entry.opening.payload)
+        return self.case.read_whole_opening(self.entry)
 
     @cached_property
     def drawn(self) -> tuple[int, ...]:

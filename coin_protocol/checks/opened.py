@@ -162,7 +162,7 @@ def token_rows(case: Case) -> None:
         opening = answered.opening
         tokens = [token for block in shown_blocks(opening) for token in block.tokens]
         for token in [*tokens, opening.edge.last_token]:
-            fingerprint = token_fingerprint(token.token_id, token.row)
+            fingerprint = _fingerprint(case, token)
             verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
 
 
@@ -271,9 +271,9 @@ def _require_answer(
         _require_justified(case, refusal, challenge)
         return
     opening = (
-        statements.read_opening(entry.opening.payload)
+        case.read_opening(entry)
         if isinstance(challenge, opening_pb2.Challenge)
-        else statements.read_whole_opening(entry.opening.payload)
+        else case.read_whole_opening(entry)
     )
     if opening.challenge_sha256 != named:
         msg = f"round {number}: the opening is of another challenge"
@@ -367,8 +367,15 @@ def _split(hashes: bytes) -> list[bytes]:
     return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
 
 
+def _fingerprint(case: Case, token: opening_pb2.TokenOpening) -> bytes:
+    token_id, row = token.token_id, token.row
+    return case.memo.once(
+        (token_fingerprint, token_id, row), lambda: token_fingerprint(token_id, row)
+    )
+
+
 def _token_hash(case: Case, index: int, token: opening_pb2.TokenOpening) -> bytes:
-    fingerprint = token_fingerprint(token.token_id, token.row)
+    fingerprint = _fingerprint(case, token)
     leaf = token_leaf(case.commitment.session_id, index, token.position, token.salt, fingerprint)
     return merkle.leaf_hash(leaf)
 

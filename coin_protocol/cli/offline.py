@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
-from coin_protocol.checks import CHECKS, Case, run_checks
+from coin_protocol.checks import Trust
 from coin_protocol.cli.common import (
+    FAILED,
     OUT,
     PASSED,
     UNDECIDED,
@@ -22,7 +21,6 @@ from coin_protocol.cli.common import (
     RootDomainOption,
     RootOption,
     as_document,
-    exit_code,
     load_policy,
     load_profile,
     load_trust,
@@ -34,12 +32,15 @@ from coin_protocol.cli.common import (
     show_named,
     tier_name,
 )
-from coin_protocol.errors import MissingDependencyError
+from coin_protocol.cli.receipts import print_checks, receipt_verify
+from coin_protocol.errors import InvalidInputError, MissingDependencyError
 from coin_protocol.files import read_file
-from coin_protocol.keyset import pinned, pinned_verifiers
+from coin_protocol.keyset import pinned_verifiers
 from coin_protocol.models import Models
 from coin_protocol.offline import verify_bundle
-from coin_protocol.receipt import read_bundle, read_receipt
+from coin_protocol.profile import Policy
+from coin_protocol.receipt import read_bundle
+from coin_protocol.replaying import Replayed, cannot_replay, judge_replayer
 from coin_protocol.statements import parse
 from coin_protocol.v1 import receipt_pb2
 
@@ -64,57 +65,7 @@ def _group() -> None:
     pass
 
 
-def receipt_verify(
-    file: FileArgument,
-    root: RootOption = None,
-    root_domain: RootDomainOption = None,
-    ca: CaOption = None,
-    profile: ProfileOption = "default",
-    policy: PolicyOption = "default",
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a receipt: signatures, key windows, binding to request and answer, bill, times.
-
-    Nothing is opened, so the count stays the provider's word until the receipt is audited.
-    """
-    receipt = read_receipt(read_file(file))
-    case = Case(
-        receipt=receipt,
-        trust=load_trust(root, root_domain, ca, pinned("verifiers", ())),
-        profile=load_profile(profile),
-        policy=load_policy(policy),
-    )
-    report = run_checks(case)
-    code = PASSED if report.failed is None else exit_code(report.outcome)
-    if as_json:
-        print_json(
-            {
-                "outcome": "PASS" if report.failed is None else outcome_name(report.outcome),
-                "tier": tier_name(receipt_pb2.TIER_ASSERTED),
-                "failed_checks": [report.failed.code] if report.failed else [],
-                "fault": short_name(receipt_pb2.Fault.Name(report.fault), "FAULT_"),
-                "detail": report.detail,
-                "checks": [as_document(result) for result in report.results],
-            }
-        )
-    else:
-        _print_checks(report.results)
-        if report.failed is None:
-            commitment = case.commitment
-            OUT.print(
-                f"sound: {printable(commitment.provider)} committed to "
-                f"{commitment.reasoning_tokens} reasoning tokens and bills as many. "
-                "Tier: asserted; audit the receipt to have the count proven.",
-                markup=False,
-            )
-        else:
-            OUT.print(f"[red]{report.failed.code}[/]")
-            OUT.print(f"{printable(report.detail)}. {report.failed.advice}", markup=False)
-    raise typer.Exit(code)
-
-
-def bundle_verify(
+def bundle_verify(  # noqa: PLR0913, PLR0917 - the options of a command
     file: FileArgument,
     verifier_key: Annotated[
         Path,
@@ -125,43 +76,98 @@ def bundle_verify(
     ca: CaOption = None,
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="As the audit had it. policy: what the policy names; rules: its cosine rules; "
+            "or a model file it names."
+        ),
+    ] = "policy",
+    reference_model: Annotated[
+        str | None,
+        typer.Option(help="The one that the audit had; else its scores are taken as given."),
+    ] = None,
     *,
+    checks_only: Annotated[
+        bool,
+        typer.Option("--checks-only", help="Do not judge again: needs no packages of a verifier."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an audit again, offline: does the evidence bear out the verdict?
+    """Decide an audit again, offline: does its evidence give this verdict, bit for bit?
 
-    Exit code 0: it does, whatever the verdict. 1: it does not. 3: blocks opened whole could
-    not be embedded again here.
+    Exit code 0: it does, whatever the verdict. 1: it does not, and the first difference is named.
+    With --checks-only, 3: blocks opened whole could not be embedded again here.
     """
     bundle = read_bundle(read_file(file))
     name = parse(receipt_pb2.Verdict, bundle.verdict.payload).verifier or "verifier"
+    verifiers = pinned_verifiers({name: read_file(verifier_key)})
+    trust = load_trust(root, root_domain, ca, verifiers)
+    rules = load_policy(policy)
     loaded = load_profile(profile)
     quiet_models()
     models = Models(loaded)
+    if checks_only:
+        if judge != "policy" or reference_model is not None:
+            msg = "--judge and --reference-model judge again: leave out --checks-only"
+            raise InvalidInputError(msg)
+        raise typer.Exit(_recheck(bundle, trust, models, rules, as_json=as_json))
+    try:
+        found = judge_replayer()(
+            bundle,
+            trust=trust,
+            models=models,
+            policy=rules,
+            judge=judge,
+            reference=reference_model,
+        )
+    except MissingDependencyError as error:
+        raise cannot_replay(error) from error
+    same = found.difference is None
+    if as_json:
+        print_json(
+            {
+                "same": same,
+                "difference": None if found.difference is None else asdict(found.difference),
+                "replayed": {"checks": True, "judge": found.judge, "reference": found.reference},
+                "borne_out": same,
+                "unchecked": [],
+                "matches": found.matches,
+                "verdict": as_document(found.verdict),
+            }
+        )
+    else:
+        print_checks(found.report.results)
+        print_verdict(found.verdict)
+        _print_replay(found)
+    raise typer.Exit(PASSED if same else FAILED)
+
+
+def _recheck(
+    bundle: receipt_pb2.Bundle, trust: Trust, models: Models, policy: Policy, *, as_json: bool
+) -> int:
+    """Check what follows from the evidence alone; return the exit code."""
     try:
         installed = (models.tokenizer, models.embedder) if bundle.whole_rounds else None
     except MissingDependencyError:
         installed = None
-    verifiers = pinned_verifiers({name: read_file(verifier_key)})
     found = verify_bundle(
-        bundle,
-        trust=load_trust(root, root_domain, ca, verifiers),
-        profile=loaded,
-        policy=load_policy(policy),
-        installed=installed,
+        bundle, trust=trust, profile=models.profile, policy=policy, installed=installed
     )
-    verdict = found.verdict
     if as_json:
         print_json(
             {
+                "same": None,
+                "difference": None,
+                "replayed": {"checks": not found.unchecked, "judge": False, "reference": False},
                 "borne_out": not found.unchecked,
                 "unchecked": list(found.unchecked),
-                "verdict": as_document(verdict),
+                "verdict": as_document(found.verdict),
             }
         )
     else:
-        _print_checks(found.report.results)
-        print_verdict(verdict)
+        print_checks(found.report.results)
+        print_verdict(found.verdict)
         if found.unchecked:
             OUT.print(
                 f"[yellow]not checked here[/]: {', '.join(found.unchecked)} need the "
@@ -169,7 +175,31 @@ def bundle_verify(
             )
         else:
             OUT.print("[green]borne out[/]: the evidence gives this verdict.")
-    raise typer.Exit(UNDECIDED if found.unchecked else PASSED)
+        OUT.print("[yellow]not replayed[/]: the judge's part, which is the verifier's word.")
+    return UNDECIDED if found.unchecked else PASSED
+
+
+def _print_replay(found: Replayed) -> None:
+    if found.difference is None:
+        how = "checks and judge" if found.judge else "checks; no judge was asked"
+        OUT.print(f"[green]the same verdict[/], bit for bit: {how}.")
+    else:
+        OUT.print(f"[bold red]another verdict[/]: first difference at {found.difference.path}")
+        for who, said in (
+            ("the bundle", found.difference.found),
+            ("the replay", found.difference.replayed),
+        ):
+            OUT.print(f"  {who}: {printable(said)}", markup=False, highlight=False)
+    if found.matches:
+        OUT.print(
+            f"Blocks of other sessions: {found.matches} noted, by the verifier's own word.",
+            highlight=False,
+        )
+    if found.reference is False:
+        OUT.print(
+            "[yellow]not replayed[/]: the scores of a reference model; give it by "
+            "--reference-model."
+        )
 
 
 def policy_show(
@@ -200,19 +230,3 @@ def print_verdict(verdict: receipt_pb2.Verdict) -> None:
     )
     for reason in verdict.reasons:
         OUT.print(f"- {printable(reason)}", markup=False)
-
-
-def _print_checks(results: Sequence[receipt_pb2.CheckResult]) -> None:
-    """Print the checks that ran; those without evidence are only counted."""
-    claims = {check.code: check.claim for check in CHECKS}
-    marks = {
-        receipt_pb2.CHECK_STATUS_PASSED: "[green]passed[/]",
-        receipt_pb2.CHECK_STATUS_FAILED: "[red]FAILED[/]",
-    }
-    table = Table("check", "", "claim", box=box.SIMPLE_HEAD)
-    ran = [result for result in results if result.status in marks]
-    for result in ran:
-        table.add_row(result.code, marks[result.status], claims[result.code])
-    OUT.print(table)
-    if len(ran) < len(results):
-        OUT.print(f"{len(results) - len(ran)} more checks had no evidence to look at.")

@@ -95,7 +95,7 @@ async def test_the_first_round_opens_tokens_of_every_block_and_later_ones_embedd
         ):
             bundle = await parties.auditor(judge=Undecided()).audit(reply.receipt, client)
         kept = provider.store.get(reply.commitment_sha256).ledger.exposure()
-    bear_out(parties, bundle, parties.policy)
+    bear_out(parties, bundle, parties.policy, judge=Undecided())
     verdict = verdict_of(bundle)
     assert not failed(verdict)
     assert verdict.exposure == kept

@@ -20,7 +20,7 @@ from coin_protocol.keyset import ROOT_KEY_NAME, pinned, pinned_verifiers
 from coin_protocol.offline import Rechecked, verify_bundle
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.receipt import read_bundle, read_receipt
-from coin_protocol.testing.small import SmallEmbedder, SmallTokenizer, small_profile
+from coin_protocol.testing.small import SmallEmbedder, SmallModels, SmallTokenizer, small_profile
 from coin_protocol.v1 import receipt_pb2
 from tests.support.files import AuditFiles, leave_files
 from tests.support.parties import VERIFIER, Parties
@@ -113,10 +113,12 @@ def test_the_command_line_checks_receipts_and_bundles(
     files = leave_files(Parties(profile=small_profile(whole_blocks_ppm=0)), tmp_path)
     runner = CliRunner()
     bundle = [str(files.bundle), *files.options, "--verifier-key", str(files.verifier)]
+    monkeypatch.setattr("coin_protocol.cli.offline.Models", SmallModels)
     with cut_network(monkeypatch):
         for arguments in (
             ["receipt", "verify", str(files.receipt), *files.options],
             ["bundle", "verify", *bundle],
+            ["bundle", "verify", *bundle, "--checks-only"],
             ["profile", "show", str(files.profile)],
             ["policy", "show", str(files.policy)],
         ):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coin_protocol.receipt import write_file
 from coin_protocol.signer import public_pem
@@ -47,9 +48,10 @@ def leave_files(
     *,
     form: str = "binpb",
     edit: Callable[[receipt_pb2.Receipt], object] = lambda _: None,
+    **auditor: Any,
 ) -> AuditFiles:
     """Run a reply, `edit` its receipt and audit it; write what is left of all this."""
-    receipt, bundle = asyncio.run(_audit(parties, edit))
+    receipt, bundle = asyncio.run(_audit(parties, edit, auditor))
     files = AuditFiles(
         receipt=folder / f"receipt.{form}",
         bundle=folder / f"bundle.{form}",
@@ -68,7 +70,7 @@ def leave_files(
 
 
 async def _audit(
-    parties: Parties, edit: Callable[[receipt_pb2.Receipt], object]
+    parties: Parties, edit: Callable[[receipt_pb2.Receipt], object], auditor: dict[str, Any]
 ) -> tuple[receipt_pb2.Receipt, receipt_pb2.Bundle]:
     with parties.provider() as provider:
         receipt = run_session(provider).receipt
@@ -77,4 +79,4 @@ async def _audit(
             serving(provider) as target,
             ProviderClient(target, tls=None, timeout=WAIT_SECONDS) as client,
         ):
-            return receipt, await parties.auditor().audit(receipt, client)
+            return receipt, await parties.auditor(**auditor).audit(receipt, client)

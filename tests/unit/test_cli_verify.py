@@ -1,25 +1,21 @@
-"""`coin receipt verify` and `coin bundle verify`."""
+"""`coin receipt verify`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coin_protocol import envelope
 from coin_protocol.checks import CHECKS
-from coin_protocol.errors import (
-    MissingDependencyError,
-)
 from coin_protocol.files import read_file
-from coin_protocol.receipt import read_bundle, read_receipt, write_file
-from coin_protocol.statements import read_verdict
-from coin_protocol.testing.small import SmallModels, small_profile
+from coin_protocol.receipt import read_receipt, to_json, write_file
+from coin_protocol.testing.small import small_profile
 from coin_protocol.v1 import receipt_pb2
-from tests.support.command import Coin, run_coin
-from tests.support.files import AuditFiles, leave_files
-from tests.support.parties import Parties, small_policy, strict
+from tests.support.command import Coin
+from tests.support.files import AuditFiles
+from tests.support.parties import Parties, reasoning_ids
 
 # Receipts
 
@@ -32,7 +28,9 @@ def test_a_sound_receipt_is_code_0_and_its_count_only_asserted(
     assert done.code == 0
     assert "Tier: asserted" in done.said
     document = coin("receipt", "verify", files.receipt, *files.options, "--json").document
-    assert set(document) == {"outcome", "tier", "failed_checks", "fault", "detail", "checks"}
+    assert set(document) == {
+        *("outcome", "tier", "failed_checks", "fault", "detail", "checks", "findings", "signed"),
+    }
     assert document["outcome"] == "PASS"
     assert document["tier"] == "asserted"
     assert document["failed_checks"] == []
@@ -40,6 +38,22 @@ def test_a_sound_receipt_is_code_0_and_its_count_only_asserted(
     assert {frozenset(check) for check in document["checks"]} == {
         frozenset({"code", "status", "detail"})
     }
+    assert {name: each["holds"] for name, each in document["findings"].items()} == {
+        **dict.fromkeys(("signature", "key_window", "profile", "request", "answer", "bill"), True),
+        **dict.fromkeys(("checkpoints", "order", "times", "decode_rate", "timed"), True),
+    }
+    assert document["signed"]["provider"] == "acme"
+    assert document["signed"]["reasoning_tokens"] == str(len(reasoning_ids()))
+
+
+def test_why_no_times_could_be_earned_is_said_plainly(
+    coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
+) -> None:
+    _, files = audited
+    path = _edited(files, tmp_path, lambda r: r.ClearField("checkpoints"))
+    done = coin("receipt", "verify", path, *files.options)
+    assert done.code == 0
+    assert "no cannot be earned: the client saw 0 checkpoints of" in done.said
 
 
 def _edited(files: AuditFiles, folder: Path, edit: Callable[[receipt_pb2.Receipt], object]) -> Path:
@@ -113,143 +127,96 @@ def test_a_receipt_of_another_profile_is_undecided_code_3(
     assert done.code == 3
 
 
-# Bundles
+# Many receipts
 
 
-def test_a_verdict_that_its_evidence_bears_out_is_code_0(
-    coin: Coin, audited: tuple[Parties, AuditFiles]
+def _line(path: Path, response_id: str) -> str:
+    receipt = json.loads(to_json(read_receipt(read_file(path))))
+    return json.dumps({"response_id": response_id, "receipt": receipt}) + "\n"
+
+
+def _many(files: AuditFiles, folder: Path) -> Path:
+    """Leave one receipt of each kind, in a folder."""
+    folder.mkdir()
+    bad = _edited(files, folder, lambda r: setattr(r, "answer", b"other"))
+    (folder / "lines.jsonl").write_text(
+        _line(files.receipt, "chatcmpl-1")
+        + _line(bad, "chatcmpl-\x1b[2J2")
+        + '{"response_id": "chatcmpl-3", "usage": {"completion_tokens": 7}}\n'
+        + '{"half'
+    )
+    bad.unlink()
+    (folder / "receipt.binpb").write_bytes(read_file(files.receipt))
+    return folder
+
+
+def test_of_many_receipts_each_has_a_line_and_the_worst_gives_the_code(
+    coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
 ) -> None:
     _, files = audited
-    done = coin("bundle", "verify", files.bundle, *files.bundle_options)
-    assert done.code == 0
-    assert "borne out" in done.said
-    document = coin("bundle", "verify", files.bundle, *files.bundle_options, "--json").document
-    assert set(document) == {"borne_out", "unchecked", "verdict"}
-    assert document["borne_out"] is True
-    assert document["unchecked"] == []
-    assert document["verdict"]["outcome"] == "OUTCOME_PASS"
-    assert document["verdict"]["tier"] == "TIER_TIMED"
-
-
-def test_a_verdict_of_fail_that_is_borne_out_is_code_0_too(coin: Coin, tmp_path: Path) -> None:
-    parties = Parties(profile=small_profile(whole_blocks_ppm=0))
-    files = leave_files(
-        parties, tmp_path, edit=lambda receipt: setattr(receipt, "answer", b"other")
-    )
-    done = coin("bundle", "verify", files.bundle, *files.bundle_options)
-    assert done.code == 0
-    assert "FAIL" in done.out
-    assert "ANSWER_DIGEST" in done.out
-
-
-def _accuse(verdict: receipt_pb2.Verdict) -> None:
-    verdict.outcome = receipt_pb2.OUTCOME_FAIL
-    verdict.ClearField("scores")
+    folder = _many(files, tmp_path / "receipts")
+    done = coin("receipt", "verify", folder, *files.options)
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["PASS", "FAIL", "NO", "UNREADABLE", "PASS"]
+    assert "lines.jsonl:2" in lines[1]
+    assert "ANSWER_DIGEST (unattributed)" in lines[1]
+    assert "\x1b" not in done.out
+    assert lines[5].startswith("4 receipts: 2 sound, 1 failed, 0 undecided, 1 unreadable.")
+    assert done.code == 1
+    again = coin("receipt", "verify", folder, *files.options, "--json")
+    assert again.code == again.document["exit_code"] == 1
+    assert again.document["summary"] == {
+        "receipts": 4,
+        "sound": 2,
+        "failed": 1,
+        "undecided": 0,
+        "unreadable": 1,
+        "without_receipt": 1,
+        "sound_reasoning_tokens": 2 * len(reasoning_ids()),
+    }
+    entries = again.document["receipts"]
+    assert [each["outcome"] for each in entries] == [
+        *("PASS", "FAIL", "NO RECEIPT", "UNREADABLE", "PASS"),
+    ]
+    assert entries[0]["response_id"] == "chatcmpl-1"
+    assert entries[0]["findings"]["timed"]["holds"] is True
+    assert entries[1]["failed_checks"] == ["ANSWER_DIGEST"]
 
 
 @pytest.mark.parametrize(
-    "lie",
+    ("content", "code"),
     [
-        _accuse,
-        lambda verdict: verdict.tiers.append(receipt_pb2.TIER_OPENED),
-        lambda verdict: setattr(verdict, "commitment_sha256", bytes(32)),
-        lambda verdict: setattr(verdict.checks[0], "status", receipt_pb2.CHECK_STATUS_FAILED),
+        ("", 0),
+        ('{"response_id": "chatcmpl-3"}\n', 0),
+        ("{\n", 2),
     ],
-    ids=["accuses", "claims more", "other commitment", "invents a failure"],
+    ids=["alone", "note", "garbage"],
 )
-def test_a_verdict_that_lies_is_code_1(
-    coin: Coin,
-    audited: tuple[Parties, AuditFiles],
-    tmp_path: Path,
-    lie: Callable[[receipt_pb2.Verdict], object],
-) -> None:
-    parties, files = audited
-    bundle = read_bundle(read_file(files.bundle))
-    verdict = read_verdict(bundle.verdict.payload)
-    lie(verdict)
-    bundle.verdict.CopyFrom(
-        envelope.sign(verdict.SerializeToString(), envelope.VERDICT, parties.verifier)
-    )
-    path = tmp_path / "bundle.binpb"
-    write_file(path, bundle)
-    assert coin("bundle", "verify", path, *files.bundle_options).code == 1
-
-
-def test_a_verdict_of_another_key_is_code_1(
-    coin: Coin, audited: tuple[Parties, AuditFiles]
+def test_without_a_failed_one_the_worst_is_what_cannot_be_read(
+    coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path, content: str, code: int
 ) -> None:
     _, files = audited
-    options = [*files.options, "--verifier-key", files.root]
-    assert coin("bundle", "verify", files.bundle, *options).code == 1
+    (tmp_path / "more.jsonl").write_text(content)
+    done = coin("receipt", "verify", files.receipt, tmp_path / "more.jsonl", *files.options)
+    assert done.code == code
 
 
-def test_a_verdict_under_another_policy_is_wrong_usage(
+def test_receipts_of_another_profile_leave_many_undecided(
     coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
 ) -> None:
     _, files = audited
-    (tmp_path / "policy").write_bytes(small_policy(strict).raw)
-    options = [*files.bundle_options, "--policy", tmp_path / "policy"]
-    done = coin("bundle", "verify", files.bundle, *options)
-    assert done.code == 2
-    assert "policy" in done.said
-
-
-def test_with_models_blocks_opened_whole_are_embedded_again(
-    coin: Coin, opened: tuple[Parties, AuditFiles], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, files = opened
-    monkeypatch.setattr("coin_protocol.cli.offline.Models", SmallModels)
-    done = coin("bundle", "verify", files.bundle, *files.bundle_options, "--json")
-    assert done.code == 0
-    assert done.document["borne_out"] is True
-    assert done.document["verdict"]["tier"] == "TIER_OPENED"
-
-
-def test_without_models_what_was_not_checked_is_code_3(
-    coin: Coin, opened: tuple[Parties, AuditFiles], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Missing(SmallModels):
-        @property
-        def tokenizer(self) -> None:  # type: ignore[override]
-            msg = "not installed"
-            raise MissingDependencyError(msg)
-
-    _, files = opened
-    monkeypatch.setattr("coin_protocol.cli.offline.Models", Missing)
-    done = coin("bundle", "verify", files.bundle, *files.bundle_options)
+    (tmp_path / "profile").write_bytes(small_profile(tokens_ppm=1).raw)
+    options = [*files.options, "--profile", tmp_path / "profile"]
+    done = coin("receipt", "verify", files.receipt, files.receipt, *options)
     assert done.code == 3
-    assert "not checked here: WHOLE_" in done.said
-    document = coin("bundle", "verify", files.bundle, *files.bundle_options, "--json").document
-    assert document["borne_out"] is False
-    assert set(document["unchecked"]) == {"WHOLE_EMBEDDING", "WHOLE_TEXT"}
+    assert "2 undecided" in done.said
 
 
-def test_what_others_wrote_cannot_command_the_terminal(
+def test_notes_alone_leave_nothing_to_decide(
     coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
 ) -> None:
-    parties, files = audited
-    bundle = read_bundle(read_file(files.bundle))
-    verdict = read_verdict(bundle.verdict.payload)
-    verdict.reasons.append("\x1b[2Jeverything is fine")
-    bundle.verdict.CopyFrom(
-        envelope.sign(verdict.SerializeToString(), envelope.VERDICT, parties.verifier)
-    )
-    write_file(tmp_path / "bundle.binpb", bundle)
-    done = coin("bundle", "verify", tmp_path / "bundle.binpb", *files.bundle_options)
-    assert "everything is fine" in done.out
-    assert "\x1b" not in done.out
-
-
-def test_a_terminal_without_unicode_gets_the_same_verdict(
-    audited: tuple[Parties, AuditFiles],
-) -> None:
     _, files = audited
-    plain = {"PYTHONIOENCODING": "ascii"}
-    bundle = ["bundle", "verify", str(files.bundle), *files.bundle_options]
-    for arguments in (
-        ["receipt", "verify", str(files.receipt), *files.options],
-        bundle,
-        [*bundle, "--json"],
-    ):
-        done = run_coin(*arguments, env=plain)
-        assert done.code == 0, done.err
+    (tmp_path / "notes.jsonl").write_text('{"response_id": "chatcmpl-3"}\n')
+    done = coin("receipt", "verify", tmp_path / "notes.jsonl", *files.options)
+    assert done.code == 3
+    assert "Replies without a receipt: 1" in done.said

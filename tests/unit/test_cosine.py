@@ -24,6 +24,7 @@ from verifier_sdk.semantic import (
     VisibleText,
 )
 from verifier_sdk.semantic.cosine import block_scores
+from verifier_sdk.semantic.exact import settled
 from verifier_sdk.semantic.judge import cosine
 
 PASS, INCONCLUSIVE = receipt_pb2.OUTCOME_PASS, receipt_pb2.OUTCOME_INCONCLUSIVE
@@ -172,7 +173,7 @@ def test_evidence_is_what_the_openings_show() -> None:
     for one in answered.opening.blocks:
         (same,) = (other for other in found.blocks if other.index == one.block_index)
         rows = dequantise([token.row for token in one.tokens], 16)
-        assert np.allclose(same.tokens, unit(rows))
+        assert np.array_equal(same.tokens, settled(unit(rows)))
         assert np.allclose(same.windows, dequantise(one.windows, 16))
         places = {token.position: token.token_id for token in one.tokens}
         assert same.opened.positions.tolist() == sorted(places)

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.measure import (
@@ -122,7 +123,7 @@ def extremes_of(measured: Measured) -> Floats:
     for kind in KINDS:
         rows: Floats = np.sort(getattr(measured, kind)[:, _PLACES[kind]], axis=0)
         if len(rows):
-            parts += [rows[-1], rows[max(len(rows) - 2, 0)], rows[0], rows.mean(axis=0)]
+            parts += [rows[-1], rows[max(len(rows) - 2, 0)], rows[0], exact.mean(rows, 0)]
         else:
             parts.append(np.zeros(len(_EXTREMES) * rows.shape[1], np.float32))
     found: Floats = np.concatenate(parts).astype(np.float32)
@@ -139,22 +140,23 @@ def session_inputs(ratios: Ratios, evidence: npt.NDArray[np.floating]) -> Floats
     ordered = np.sort(ratios.values, axis=0)
     count, families = ordered.shape
     whole = ratios.of("whole")
+    middle = exact.mean(ordered, 0)
     columns = [
         evidence,
-        ordered.mean(axis=0),
+        middle,
         ordered[-1],
         ordered[-2] if count > 1 else ordered[-1],
-        np.quantile(ordered, 0.75, axis=0),
-        np.quantile(ordered, 0.25, axis=0),
+        _quantile(ordered, 0.75),
+        _quantile(ordered, 0.25),
         ordered[0],
-        ordered.std(axis=0),
+        np.sqrt(exact.mean((ordered - middle) ** 2, 0)),
         (ordered > 0).mean(axis=0),
         (ordered > 2.0).mean(axis=0),
         *_of_kind(ratios.of("block")),
         *_of_kind(whole),
-        np.full(families, np.log2(count)),
-        np.full(families, np.log2(1 + len(whole))),
-        np.full(families, np.log2(ratios.block_size)),
+        np.full(families, exact.log2(count)),
+        np.full(families, exact.log2(1 + len(whole))),
+        np.full(families, exact.log2(ratios.block_size)),
     ]
     others = np.broadcast_to(evidence, (families, families))
     told = np.broadcast_to(ratios.extremes, (families, len(EXTREMES)))
@@ -167,4 +169,13 @@ def _of_kind(values: Floats) -> list[npt.NDArray[np.floating]]:
     if not len(values):
         return [np.zeros(values.shape[1], np.float32)] * len(_OF_KIND)
     ordered = np.sort(values, axis=0)
-    return [ordered.mean(axis=0), ordered[-1], ordered[max(len(ordered) - 2, 0)], ordered[0]]
+    return [exact.mean(ordered, 0), ordered[-1], ordered[max(len(ordered) - 2, 0)], ordered[0]]
+
+
+def _quantile(ordered: Floats, share: float) -> npt.NDArray[np.float64]:
+    """Return a quantile of ascending rows, on the line between the two next to it."""
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    below, above = ordered[[low, min(low + 1, len(ordered) - 1)]].astype(np.float64)
+    found: npt.NDArray[np.float64] = below + (at - low) * (above - below)
+    return found

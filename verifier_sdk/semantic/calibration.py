@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.errors import ConfigurationError
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.families import FAMILIES
 from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT
 from verifier_sdk.semantic.mlp import Floats
@@ -57,7 +59,7 @@ def size_of(block_size: int) -> int:
 
 def surprise_of(p_value: float) -> float:
     """Return minus the logarithm of a p-value, as distributions keep it."""
-    return float(np.float32(-np.log(p_value)))
+    return float(np.float32(-exact.log(p_value)))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Null:
 
     def p_value(self, value: float) -> float:
         """Return the share of honest sessions with as much evidence or more, never 0."""
-        at = int(np.searchsorted(self.knots, value, "right"))
+        at = int(np.searchsorted(self._wide, value, "right"))
         # The share at the next lower knot: never too small.
         return float(self.tails[max(at - 1, 0)])
 
@@ -85,14 +87,22 @@ class Null:
         the line through the upper tenth goes on: families whose filler is far beyond all
         honest sessions are then told from those where it is barely so. No rate rests on it.
         """
-        logs = np.log(self.tails.astype(np.float64))
-        if value < self.knots[-1]:
-            return float(np.exp(np.interp(value, self.knots, logs)))
-        upper = int(np.searchsorted(-self.tails, -_UPPER))
-        span = float(self.knots[-1] - self.knots[min(upper, len(self.knots) - 1)])
-        fall = float(logs[min(upper, len(logs) - 1)] - logs[-1])
-        beyond = float(value - self.knots[-1]) * (fall / span if span > 0 else 0.0)
-        return float(np.exp(max(logs[-1] - beyond, _LEAST_LOG)))
+        knots, logs = self._wide, self._logs
+        last = float(knots[-1])
+        if value < last:
+            return exact.exp(_on_line(value, knots, logs))
+        upper = min(int(np.searchsorted(-self.tails, -_UPPER)), len(logs) - 1)
+        span, fall = last - float(knots[upper]), float(logs[upper] - logs[-1])
+        beyond = (value - last) * (fall / span if span > 0 else 0.0)
+        return exact.exp(max(float(logs[-1]) - beyond, _LEAST_LOG))
+
+    @cached_property
+    def _wide(self) -> npt.NDArray[np.float64]:
+        return self.knots.astype(np.float64)
+
+    @cached_property
+    def _logs(self) -> npt.NDArray[np.float64]:
+        return exact.logs(self.tails)
 
     @classmethod
     def of(cls, values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> Null:
@@ -164,7 +174,7 @@ class Calibration:
 
     def statistic(self, p_values: npt.NDArray[np.float64]) -> float:
         """Return the combined statistic: minus the log of the least weighted p-value."""
-        return float(-np.log(np.min(p_values / self.weights)))
+        return -exact.log(float(np.min(p_values / self.weights)))
 
     def p_value(
         self, statistic: float, block_size: int, *, code: bool, subject: int = UNKNOWN_SUBJECT
@@ -203,8 +213,8 @@ class Calibration:
 
     def probability(self, statistic: float) -> float:
         """Return the probability of inflation, had half of all sessions been inflated."""
-        odds = np.interp(statistic, self.odds[0], self.odds[1])
-        return float(1.0 / (1.0 + np.exp(-odds)))
+        odds = _on_line(statistic, *self.odds.astype(np.float64))
+        return 1.0 / (1.0 + exact.exp(-odds))
 
     def tensors(self, tier: str) -> dict[str, Floats]:
         """Return all tensors, for a file."""
@@ -276,3 +286,15 @@ class Calibration:
         found += [(f"{size}.combined", null) for size, null in enumerate(self.combined)]
         found += [(f"subject.{number}", null) for number, null in enumerate(self.subjects)]
         return [*found, ("domains", self.domains), ("code", self.code)]
+
+
+def _on_line(
+    value: float, places: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> float:
+    """Return what stands at `value` on straight lines between values at ascending places."""
+    at = int(np.searchsorted(places, value, "right"))
+    if at in (0, len(places)):
+        return float(values[min(at, len(places) - 1)])
+    left, right = float(places[at - 1]), float(places[at])
+    below, above = float(values[at - 1]), float(values[at])
+    return below + (value - left) * ((above - below) / (right - left))

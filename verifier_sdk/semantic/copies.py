@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.mlp import Floats
 
 Places = npt.NDArray[np.int64]
@@ -88,19 +89,22 @@ def _one_way(pages: Floats) -> Floats:
     for share in _QUARTERS:
         mixed, known = pages, there
         if share:
-            mixed = _unit((1.0 - share) * pages[:, :-1] + share * pages[:, 1:])
+            between = (1.0 - share) * pages[:, :-1] + share * pages[:, 1:]
+            mixed = exact.unit(between).astype(np.float32)
             known = there[:, :-1] & there[:, 1:]
         width = mixed.shape[1]
-        flat = pages.reshape(count * PAGE, -1) @ mixed.reshape(count * width, -1).T
+        flat = exact.product(pages.reshape(count * PAGE, -1), mixed.reshape(count * width, -1).T)
         # (p, p, 4 * width): of each two pages, every window with every mixture.
         each = flat.reshape(count, PAGE, count, width).transpose(0, 2, 1, 3)
-        cosines: Floats = each.reshape(count, count, PAGE * width)
+        cosines: Floats = each.reshape(count, count, PAGE * width).astype(np.float32)
         both = (there[:, None, :, None] & known[None, :, None, :]).reshape(cosines.shape)
         if not share:
             extremes = _extremes(cosines, both)
         part = both.astype(np.float32) @ _SHIFTS[width]
         taking_part.append(part)
-        means.append(np.where(both, cosines, 0.0) @ _SHIFTS[width] / np.maximum(part, 1.0))
+        shown = exact.addends(np.where(both, cosines, 0.0), PAGE * width)
+        summed = shown @ _SHIFTS[width]
+        means.append((summed / np.maximum(part, 1.0)).astype(np.float32))
     shifted = np.concatenate(means, axis=2)
     part = np.concatenate(taking_part, axis=2)
     best = [
@@ -115,11 +119,5 @@ def _extremes(cosines: Floats, both: npt.NDArray[np.bool_]) -> list[Floats]:
     ordered = np.sort(np.where(both, cosines, _NOTHING), axis=2)[:, :, ::-1]
     known = np.maximum(both.sum(axis=2, keepdims=True), 1)
     middle = np.take_along_axis(ordered, (known - 1) // 2, axis=2)
-    mean = np.where(both, cosines, 0.0).sum(axis=2, keepdims=True) / known
-    return [ordered[:, :, :_TOP], mean, middle]
-
-
-def _unit(rows: Floats) -> Floats:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    return scaled
+    mean = exact.total(np.where(both, cosines, 0.0), axis=2)[:, :, None] / known
+    return [ordered[:, :, :_TOP], mean.astype(np.float32), middle]

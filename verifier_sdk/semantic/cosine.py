@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from coin_protocol.v1 import profile_pb2, receipt_pb2
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.judge import Judgement, OpenedBlock, OpenedEvidence, cosine
 
 
@@ -32,9 +33,12 @@ class CosineJudge:
             ("tokens_to_block", self._rules.tokens_to_block),
             ("block_to_answer", self._rules.block_to_answer),
         ):
-            values = [score.value for score in scores if score.name == name]
-            if values and float(np.mean(values)) < threshold.value + threshold.guard:
-                low.append(f"mean {name} {np.mean(values):.3f} is not above {threshold.value:g}")
+            values = np.array([score.value for score in scores if score.name == name])
+            if not len(values):
+                continue
+            mean = float(exact.mean(values))
+            if mean < threshold.value + threshold.guard:
+                low.append(f"mean {name} {mean:.3f} is not above {threshold.value:g}")
         if low:
             reason = f"the cosine rule is not satisfied: {'; '.join(low)}"
             return Judgement(receipt_pb2.OUTCOME_INCONCLUSIVE, reason, scores)
@@ -46,7 +50,7 @@ def block_scores(block: OpenedBlock, evidence: OpenedEvidence) -> dict[str, floa
     """Return a block's cosine scores, by name."""
     scores = {}
     if len(block.tokens):
-        scores["tokens_to_block"] = cosine(block.tokens.mean(axis=0), block.embedding)
+        scores["tokens_to_block"] = cosine(exact.mean(block.tokens, 0), block.embedding)
     answer = evidence.visible.answer
     if answer is not None:
         scores["block_to_answer"] = cosine(block.embedding, answer.embedding)

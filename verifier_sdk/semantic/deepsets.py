@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from coin_protocol.errors import ConfigurationError, InvalidInputError
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.mlp import Floats, Mlp
 
 BLOCK_NET: Final = "deepsets.block"
@@ -55,8 +56,7 @@ class DeepSets:
             return np.empty(0, np.float32)
         lengths = np.array([len(scores) for scores in sets])
         starts = np.cumsum(lengths) - lengths
-        # In float64 the order of the blocks is lost in rounding.
-        read = self.block(np.concatenate(sets).astype(np.float32)).astype(np.float64)
+        read = exact.addends(self.block(np.concatenate(sets)), int(lengths.max()))
         means = np.add.reduceat(read, starts, axis=0) / lengths[:, None]
         tops = np.maximum.reduceat(read, starts, axis=0)
         logits: Floats = self.whole(np.concatenate([means, tops], axis=1).astype(np.float32))[:, 0]

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.aggregate import (
     SESSION_COLUMNS,
     Ratios,
@@ -35,6 +36,9 @@ SHARES: Final = np.linspace(0.0, 1.0, 41)
 
 _CLIP: Final = 6.0
 """No block speaks louder than e^6: detectors were trained on some thousand blocks."""
+
+_FACTORS: Final = 64
+"""Odds that are multiplied before a logarithm is taken: e^384 is still a number."""
 
 _INTERVAL_DROP: Final = 1.92
 """Half the 95 % quantile of chi-squared with one degree of freedom."""
@@ -165,7 +169,13 @@ def estimate_share(ratios: Floats, family: int) -> ShareEstimate:
 
 def _likelihoods(ratios: Floats) -> npt.NDArray[np.float64]:
     """Return log likelihood ratios, float64 (shares, families)."""
-    odds = np.exp(ratios.astype(np.float64))
-    mixed = 1.0 + SHARES[:, None, None] * (odds[None] - 1.0)
-    summed: npt.NDArray[np.float64] = np.log(mixed).sum(axis=1)
+    gains = exact.exps(ratios) - 1.0
+    summed = np.zeros((len(SHARES), ratios.shape[1]))
+    for start in range(0, len(gains), _FACTORS):
+        mixed = 1.0 + SHARES[:, None, None] * gains[start : start + _FACTORS]
+        # Products, since a logarithm of each would cost more; always in this order.
+        while (half := mixed.shape[1] // 2) > 0:
+            paired = mixed[:, :half] * mixed[:, half : 2 * half]
+            mixed = np.concatenate([paired, mixed[:, 2 * half :]], axis=1)
+        summed += exact.logs(mixed[:, 0])
     return summed

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.copies import copy_inputs, pages_of
 from verifier_sdk.semantic.heads import Heads
 from verifier_sdk.semantic.judge import OpenedBlock, OpenedEvidence, VisibleText
@@ -62,7 +63,7 @@ def block_features(evidence: OpenedEvidence, heads: Heads) -> Floats:
     parts = [windows[index].astype(np.float32) for index in indices.tolist()]
     flat = np.concatenate(parts)
     groups = _Groups.of(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
-    means = _unit(np.stack([part.mean(0) for part in parts]))
+    means = _unit(groups.mean(flat))
     columns: dict[str, Floats] = {}
     columns.update(zip(_WITHIN, _within(parts).T, strict=True))
     visible = evidence.visible
@@ -79,8 +80,8 @@ def block_features(evidence: OpenedEvidence, heads: Heads) -> Floats:
     _tokens(columns, opened, flat, groups, means, indices, heads)
     count = len(parts)
     columns["place"] = (indices / max(evidence.total_blocks - 1, 1)).astype(np.float32)
-    columns["blocks"] = np.full(count, np.log2(evidence.total_blocks), np.float32)
-    columns["opened"] = np.full(count, np.log2(count), np.float32)
+    columns["blocks"] = np.full(count, exact.log2(evidence.total_blocks), np.float32)
+    columns["opened"] = np.full(count, exact.log2(count), np.float32)
     columns["has_answer"] = np.full(count, float(visible.answer is not None), np.float32)
     columns["has_prompt"] = np.full(count, float(visible.prompt is not None), np.float32)
     columns["length"] = np.array([len(part) for part in parts], np.float32)
@@ -101,12 +102,14 @@ def _within(blocks: list[Floats]) -> Floats:
     for length in np.unique(lengths).tolist():
         which = np.flatnonzero(lengths == length)
         windows = np.stack([blocks[at] for at in which.tolist()])
-        rows[which, -1] = np.linalg.norm(windows.mean(axis=1), axis=1)
+        rows[which, -1] = exact.norms(exact.mean(windows, axis=1))
         if length > 1:
-            gram = windows @ windows.transpose(0, 2, 1)
+            gram = exact.product(windows, windows.transpose(0, 2, 1))
             pairs = gram[:, *np.triu_indices(length, 1)]
             adjacent = np.diagonal(gram, 1, axis1=1, axis2=2)
-            found = (pairs.mean(1), pairs.min(1), adjacent.mean(1), adjacent.min(1))
+            found = (
+                exact.mean(pairs, 1), pairs.min(1), exact.mean(adjacent, 1), adjacent.min(1),
+            )  # fmt: skip
             rows[which, :-1] = np.stack(found, axis=1)
     return rows
 
@@ -119,13 +122,13 @@ def _visible(
         for name in _VISIBLE:
             columns[f"{what}_{name}"] = np.full(len(means), ABSENT, np.float32)
         return
-    near = (flat @ text.windows.astype(np.float32).T).max(axis=1)
+    near = _cosines(flat, text.windows).max(axis=1)
     whole = text.embedding.astype(np.float32)
     found = {
         "max": groups.max(near),
         "mean": groups.mean(near),
         "min": groups.min(near),
-        "whole": means @ whole,
+        "whole": _cosines(means, whole[None])[:, 0],
         "head": heads.pair(f"block_to_{what}", means, np.broadcast_to(whole, means.shape)),
     }
     found["relative"] = found["whole"] - np.median(found["whole"])
@@ -143,28 +146,28 @@ def _others(
             columns[f"others_{name}"] = np.full(count, ABSENT, np.float32)
         return
     off = ~np.eye(count, dtype=bool)
-    cosines = means @ means.T
+    cosines = _cosines(means, means)
     apart = cosines[off].reshape(count, count - 1)
     ordered = np.sort(apart, axis=1)
-    rest = _unit(means.sum(0, keepdims=True) - means)
-    gram = flat @ flat.T
+    rest = _unit(exact.total(means, 0)[None] - means)
+    gram = _cosines(flat, flat)
     own = groups.owner[:, None] == groups.owner[None, :]
     best = np.where(own, -1.0, gram).max(axis=1)
-    mean = np.where(own, 0.0, gram).sum(axis=1) / (~own).sum(axis=1)
+    mean = exact.total(np.where(own, 0.0, gram), 1) / (~own).sum(axis=1)
     nearest = np.where(off, cosines, -2.0).argmax(axis=1)
     left, right = np.triu_indices(count, 1)
     head = np.zeros((count, count), np.float32)
     head[left, right] = heads.pair("block_to_block", means[left], means[right])
     head = (head + head.T)[off].reshape(count, count - 1)
     found = {
-        "block_mean": apart.mean(1), "block_max": ordered[:, -1],
+        "block_mean": exact.mean(apart, 1), "block_max": ordered[:, -1],
         "block_second": ordered[:, -2] if count > 2 else ordered[:, -1],
-        "block_min": ordered[:, 0], "rest": (means * rest).sum(1),
+        "block_min": ordered[:, 0], "rest": exact.total(means * rest, 1),
         "window_max": groups.max(best), "window_mean": groups.mean(best),
         "window_min": groups.min(best), "window_top": groups.mean(mean),
         "nearest": cosines[np.arange(count), nearest],
-        "nearest_distance": np.log2(np.abs(indices - indices[nearest]).astype(np.float32)),
-        "head_mean": head.mean(1), "head_max": head.max(1), "head_min": head.min(1),
+        "nearest_distance": _log2s(np.abs(indices - indices[nearest])),
+        "head_mean": exact.mean(head, 1), "head_max": head.max(1), "head_min": head.min(1),
     }  # fmt: skip
     columns.update({f"others_{name}": values.astype(np.float32) for name, values in found.items()})
 
@@ -186,10 +189,11 @@ def _tokens(
         whose = np.repeat(np.arange(len(means)), counts)
         opened_groups = _Groups.of(whose)
         centres = _unit(opened_groups.mean(rows))
-        near = np.where(whose[:, None] == groups.owner[None, :], rows @ flat.T, -1.0).max(axis=1)
+        own = whose[:, None] == groups.owner[None, :]
+        near = np.where(own, _cosines(rows, flat), -1.0).max(axis=1)
         found[:, known] = (
-            opened_groups.mean((rows * means[whose]).sum(axis=1)),
-            (centres * means[known]).sum(axis=1),
+            opened_groups.mean(exact.total(rows * means[whose], 1)),
+            exact.total(centres * means[known], 1),
             heads.pair("tokens_to_block", centres, means[known]),
             opened_groups.mean(near),
         )
@@ -208,7 +212,11 @@ def _copies(columns: dict[str, Floats], blocks: list[Floats], heads: Heads) -> N
         )
         logits = np.maximum(logits, logits.T)
         ordered = np.sort(logits, axis=1)
-        found[:] = ordered[:, -1], ordered[:, -2], np.logaddexp(0.0, logits).sum(axis=1)
+        found[:] = (
+            ordered[:, -1],
+            ordered[:, -2],
+            exact.total(exact.logs(1.0 + exact.exps(logits)), 1),
+        )
     of_block = _Groups.of(owner)
     for name, values in zip(_COPIES, found, strict=True):
         columns[f"copies_{name}"] = of_block.max(values)
@@ -233,10 +241,11 @@ class _Groups:
         starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
         return cls(owner, starts, np.diff(np.append(starts, len(owner))))
 
-    def mean(self, values: Floats) -> Floats:
-        sums: Floats = np.add.reduceat(values, self.starts)
-        sizes = self.sizes.astype(np.float32)
-        return sums / (sizes if values.ndim == 1 else sizes[:, None])
+    def mean(self, values: npt.NDArray[np.floating]) -> Floats:
+        sums = np.add.reduceat(exact.addends(values, int(self.sizes.max())), self.starts)
+        sizes = self.sizes if values.ndim == 1 else self.sizes[:, None]
+        means: Floats = (sums / sizes).astype(np.float32)
+        return means
 
     def max(self, values: Floats) -> Floats:
         return np.maximum.reduceat(values, self.starts)
@@ -245,7 +254,13 @@ class _Groups:
         return np.minimum.reduceat(values, self.starts)
 
 
-def _unit(rows: Floats) -> Floats:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    return scaled
+def _unit(rows: npt.NDArray[np.floating]) -> Floats:
+    return exact.unit(rows).astype(np.float32)
+
+
+def _cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Floats:
+    return exact.product(left.astype(np.float32), right.astype(np.float32).T).astype(np.float32)
+
+
+def _log2s(counts: Places) -> Floats:
+    return np.array([exact.log2(count) for count in counts.tolist()], np.float32)

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.copies import COPY_INPUTS
 from verifier_sdk.semantic.mlp import Floats, Mlp
 
@@ -29,7 +30,8 @@ UNKNOWN_SUBJECT: Final = -1
 def pair_inputs(left: Floats, right: Floats) -> Floats:
     """Return `(cosine, |a - b|, a * b)` of unit rows, float32 (n, 1 + 2 d)."""
     product = left * right
-    return np.concatenate([product.sum(-1, keepdims=True), np.abs(left - right), product], axis=-1)
+    cosine = exact.total(product, axis=-1)[..., None].astype(np.float32)
+    return np.concatenate([cosine, np.abs(left - right), product], axis=-1)
 
 
 @dataclass(frozen=True)

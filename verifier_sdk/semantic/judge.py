@@ -21,6 +21,7 @@ from coin_protocol.embedding import (
 from coin_protocol.quantise import dequantise
 from coin_protocol.tokenizer import Tokenizer, text_of
 from coin_protocol.v1 import opening_pb2, profile_pb2, receipt_pb2
+from verifier_sdk.semantic import exact
 
 Ids = npt.NDArray[np.uint32]
 
@@ -110,7 +111,8 @@ class VisibleText:
             return None
         ids = tokenizer.encode(text)
         texts = window_texts(ids, spec.window_tokens, tokenizer)
-        return cls(np.array(ids, np.uint32), project(spec, embed_texts(embedder, texts)))
+        windows = exact.settled(project(spec, embed_texts(embedder, texts)))
+        return cls(np.array(ids, np.uint32), windows)
 
 
 def window_texts(ids: Sequence[int], window_tokens: int, tokenizer: Tokenizer) -> list[str]:
@@ -167,7 +169,7 @@ class OpenedEvidence:
                     index=block.block_index,
                     windows=dequantise(block.windows, dimension),
                     opened=found,
-                    tokens=unit(project(spec, rows)),
+                    tokens=exact.settled(unit(project(spec, rows))),
                 )
             for entry in answered.opening.token_blocks:
                 alone[entry.block_index] = _tokens(entry.block_index, entry.tokens)
@@ -220,8 +222,8 @@ class Judge(Protocol):
 
 def cosine(left: Vectors, right: Vectors) -> float:
     """Return the cosine between two vectors, 0 if one of them is zero."""
-    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
-    return float(left @ right) / norms if norms else 0.0
+    one, other = exact.unit(np.stack([left, right]))
+    return float(exact.product(one[None], other[:, None])[0, 0])
 
 
 def _tokens(index: int, tokens: Sequence[opening_pb2.TokenOpening]) -> OpenedTokens:
@@ -234,5 +236,5 @@ def _tokens(index: int, tokens: Sequence[opening_pb2.TokenOpening]) -> OpenedTok
 
 
 def _mean(windows: Vectors) -> Vectors:
-    result: Vectors = unit(windows.mean(axis=0, keepdims=True))[0]
-    return result
+    found: Vectors = exact.unit(exact.mean(windows, axis=0)[None])[0]
+    return found

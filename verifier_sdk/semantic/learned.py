@@ -14,6 +14,7 @@ from coin_protocol.errors import ConfigurationError, InvalidInputError
 from coin_protocol.profile import Profile
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import profile_pb2, receipt_pb2
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.aggregate import Ratios
 from verifier_sdk.semantic.calibration import TIERS, Calibration
 from verifier_sdk.semantic.detectors import Detectors, ShareEstimate, estimate_share
@@ -42,7 +43,7 @@ def answer_reading(readers: Readers, ids: npt.NDArray[np.uint32]) -> float | Non
     """
     if len(ids) < _LEAST_ANSWER:
         return None
-    return float(readers.blocks.read([ids[:_MOST_ANSWER]]).mean())
+    return float(exact.mean(readers.blocks.read([ids[:_MOST_ANSWER]])))
 
 
 @lru_cache(maxsize=16)

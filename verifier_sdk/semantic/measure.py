@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.tokenizer import Tokenizer
+from verifier_sdk.semantic import exact
 from verifier_sdk.semantic.features import BLOCK_FEATURES, block_features, measured_blocks
 from verifier_sdk.semantic.heads import UNKNOWN_SUBJECT, Heads
 from verifier_sdk.semantic.judge import OpenedEvidence, OpenedTokens
@@ -103,7 +104,7 @@ def measure(
     where = np.stack(
         [
             places / max(evidence.total_blocks - 1, 1),
-            np.full(len(alone), np.log2(max(evidence.total_blocks, 1))),
+            np.full(len(alone), exact.log2(max(evidence.total_blocks, 1))),
         ],
         axis=1,
     )
@@ -134,8 +135,7 @@ def _run_rows(
         return np.empty((0, len(_RUN_STATS)), np.float32)
     runs, owner = found.ids, found.owner
     logits = readers.runs.read(np.maximum(runs, 0), runs >= 0)
-    sums = np.zeros((len(opened), logits.shape[1]), np.float32)
-    np.add.at(sums, owner, logits)
+    sums = exact.group_totals(logits, owner, len(opened)).astype(np.float32)
     tops = np.full_like(sums, -8.0)
     np.maximum.at(tops, owner, logits)
     tops[tops == -8.0] = 0.0
@@ -161,7 +161,7 @@ def _run_rows(
     for column, standing in enumerate(known, at + 2):
         part = np.bincount(block[standing], idf[standing], minlength=len(opened))
         rows[:, column] = np.divide(part, total, out=np.zeros_like(total), where=total > 0)
-    rows[:, at + 5] = logits.sum() / np.sqrt(len(runs)) if len(runs) else 0.0
+    rows[:, at + 5] = exact.total(logits) / np.sqrt(len(runs)) if len(runs) else 0.0
     full = runs.min(axis=1) >= 0
     rarity = np.where(full, readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1), 0.0)
     count = np.bincount(owner[full], minlength=len(opened))

@@ -1,20 +1,26 @@
 """A small multilayer perceptron in numpy: trained in torch, judged with without it.
 
 The judge's networks are tiny, and matrices of this size are faster in numpy than through
-torch's dispatcher; a verifier that judges on stored evidence need not load torch at all.
+torch's dispatcher; and here the same row gives the same bits on every machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.errors import ConfigurationError
+from verifier_sdk.semantic.exact import Linear
 
 Floats = npt.NDArray[np.float32]
+
+_FARTHEST: Final = 8.0
+"""Standard deviations at which an input is cut off."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,26 @@ class Mlp:
 
     def __call__(self, rows: Floats) -> Floats:
         """Return logits, float32 (n, outputs), of rows (n, inputs)."""
-        hidden: Floats = np.clip((rows - self.mean) / self.scale, -8.0, 8.0)
-        for number, (weights, bias) in enumerate(self.layers):
-            if number:
-                hidden = np.maximum(hidden, 0.0)
-            hidden = hidden @ weights + bias
-        return hidden
+        near = np.clip((rows.astype(np.float32) - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
+        first, *others = self.exact
+        hidden = first(near)
+        for layer in others:
+            hidden = layer(np.maximum(hidden, 0.0))
+        return hidden.astype(np.float32)
+
+    @cached_property
+    def exact(self) -> tuple[Linear, ...]:
+        """Its layers, as they are computed with.
+
+        Raises:
+            ConfigurationError: Weights are too large.
+        """
+        most = _FARTHEST
+        found: list[Linear] = []
+        for weights, bias in self.layers:
+            found.append(Linear.of(weights, bias, most=most))
+            most = found[-1].most
+        return tuple(found)
 
     def tensors(self, name: str) -> dict[str, Floats]:
         """Return its tensors, for a file."""
@@ -88,8 +108,11 @@ class Mlp:
             wanted = "some" if outputs is None else outputs
             msg = f"network {name!r} is not from {inputs} to {wanted} numbers: another version"
             raise ConfigurationError(msg)
-        return cls(
+        read = cls(
             mean.astype(np.float32),
             scale.astype(np.float32),
             tuple((w.astype(np.float32), b.astype(np.float32)) for w, b in layers),
         )
+        # Now, not in the middle of an audit, it is known whether it can be computed with.
+        _ = read.exact
+        return read

@@ -10,7 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from verifier_sdk.semantic.reader.tensors import Tensors, dimension, exported, imported
+from verifier_sdk.semantic.exact import Numbers, group_totals
+from verifier_sdk.semantic.reader.forward import BlockForward
+from verifier_sdk.semantic.reader.tensors import (
+    Tensors,
+    dimension,
+    exported,
+    imported,
+    parameters,
+)
 from verifier_sdk.semantic.reader.vocabulary import PADDING, Ids, Rows, Vocabulary, checked_ids
 
 BLOCK_FAMILIES: Final = (
@@ -168,6 +176,7 @@ class BlockReader:
             raise ValueError(msg)
         self._vocabulary = vocabulary
         self._net = net.eval()
+        self._forward = BlockForward.of(parameters(net), DILATIONS)
 
     def read(self, blocks: Sequence[npt.ArrayLike]) -> npt.NDArray[np.float32]:
         """Return the logit of each block and family, float32 (n, families), within +-12.
@@ -191,24 +200,19 @@ class BlockReader:
             for start in range(0, len(ids), PIECE):
                 pieces.append(ids[start : start + PIECE].astype(np.uint32))
                 owner.append(number)
-        summed = np.zeros((len(blocks), len(BLOCK_FAMILIES)), np.float32)
         if not pieces:
-            return summed
+            return np.zeros((len(blocks), len(BLOCK_FAMILIES)), np.float32)
         lengths = np.array([len(piece) for piece in pieces])
-        logits = np.clip(self._logits(pieces), -MOST, MOST) * lengths[:, None]
-        np.add.at(summed, owner, logits)
+        logits = np.stack([self._logits(piece) for piece in pieces])
+        weighed = np.clip(logits, -MOST, MOST) * lengths[:, None]
+        sums = group_totals(weighed, np.array(owner, np.int64), len(blocks))
         total = np.bincount(owner, lengths, minlength=len(blocks))
-        averaged: npt.NDArray[np.float32] = summed / np.maximum(total, 1)[:, None]
+        averaged: Numbers = sums / np.maximum(total, 1)[:, None]
         return averaged.astype(np.float32)
 
-    def _logits(self, pieces: Sequence[Ids]) -> npt.NDArray[np.float32]:
-        rows = np.full((len(pieces), max(map(len, pieces))), PADDING, np.int64)
-        for number, piece in enumerate(pieces):
-            rows[number, : len(piece)] = self._vocabulary.rows_of(piece)
-        with torch.inference_mode():
-            logits, _ = self._net(torch.from_numpy(rows), torch.from_numpy(repeated_before(rows)))
-        found: npt.NDArray[np.float32] = logits.numpy()
-        return found
+    def _logits(self, piece: Ids) -> Numbers:
+        rows = self._vocabulary.rows_of(piece)
+        return self._forward(rows, repeated_before(rows[None])[0])
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return what `from_tensors` reads, float16, without the vocabulary."""

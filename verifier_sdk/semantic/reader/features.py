@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coin_protocol.tokenizer import Tokenizer, noncanonical_tokens
+from verifier_sdk.semantic.reader.deflate import compressed_size
 from verifier_sdk.semantic.reader.vocabulary import Rows, Vocabulary, checked_ids
 
 FEATURES: Final[dict[str, str]] = {
@@ -91,7 +91,7 @@ def text_features(
         len(distinct) / len(block),
         unseen.mean(),
         idf.mean(),
-        len(zlib.compress(raw, 6)) / len(raw) if raw else 0.0,
+        compressed_size(raw) / len(raw) if raw else 0.0,
         len(block) / _sentences(pieces),
         _repeated(block, 8),
         _copied(block, [prompt], 5),

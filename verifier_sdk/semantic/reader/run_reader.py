@@ -9,7 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from verifier_sdk.semantic.reader.tensors import Tensors, dimension, exported, imported
+from verifier_sdk.semantic.reader.forward import RunForward
+from verifier_sdk.semantic.reader.tensors import (
+    Tensors,
+    dimension,
+    exported,
+    imported,
+    parameters,
+)
 from verifier_sdk.semantic.reader.vocabulary import PADDING, Rows, Vocabulary, checked_ids
 
 RUN_TOKENS: Final = 4
@@ -73,6 +80,7 @@ class RunReader:
             raise ValueError(msg)
         self._vocabulary = vocabulary
         self._net = net.eval()
+        self._forward = RunForward.of(parameters(net))
 
     def read(
         self, ids: npt.ArrayLike, mask: npt.ArrayLike | None = None
@@ -94,10 +102,7 @@ class RunReader:
         rows = self._vocabulary.rows_of(found)
         if mask is not None:
             rows = _masked(rows, np.asarray(mask))
-        with torch.inference_mode():
-            logits = self._net(torch.from_numpy(rows)).numpy()
-        cut: npt.NDArray[np.float32] = np.clip(logits, -MOST, MOST)
-        return cut
+        return np.clip(self._forward(rows), -MOST, MOST).astype(np.float32)
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return what `from_tensors` reads, float16, without the vocabulary."""

@@ -49,6 +49,13 @@ def exported(prefix: str, net: nn.Module) -> dict[str, npt.NDArray[np.generic]]:
     }
 
 
+def parameters(net: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    """Return a network's parameters by name, float32."""
+    return {
+        name: value.detach().numpy().astype(np.float32) for name, value in net.state_dict().items()
+    }
+
+
 def imported(prefix: str, net: nn.Module, tensors: Tensors) -> None:
     """Set a network's parameters.
 
