@@ -10,6 +10,8 @@ export KMP_BLOCKTIME = 0
 PROTOS = $(wildcard protos/coin_protocol/v1/*.proto)
 # A comma inside $(if) would end it.
 PEER = pymerkle>=7,<8
+# Test files are shared out among so many processes.
+JOBS ?= 2
 SERVICES = $(wildcard protos/coin_protocol/v1/*_service.proto)
 
 .PHONY: demo test bench check proto proto-check proto-image vectors clean
@@ -20,7 +22,7 @@ demo: $(VENV)/.demo  ## Watch an honest reply pass an audit, and nine lies get c
 test: $(VENV)/.dev  ## All tests, with coverage of coin_protocol
 	rm -f .coverage .coverage.*
 	$(BIN)/coin table build
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
@@ -32,6 +34,8 @@ check: $(VENV)/.dev proto-check  ## Formatting, lint, layers, types, drift of ge
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml \
+		coin_protocol provider_sdk verifier_sdk
 	$(BIN)/mypy
 	$(BIN)/python -m coin_protocol.testing.generate --check
 

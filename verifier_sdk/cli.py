@@ -1,4 +1,4 @@
-"""`coin audit` and `coin verifier`: run the verifier's side."""
+"""`coin audit` and `coin ask`: one audit, and one question."""
 
 from __future__ import annotations
 
@@ -29,19 +29,15 @@ from coin_protocol.cli.common import (
     print_json,
     printable,
     quiet_models,
-    tls_files,
 )
 from coin_protocol.cli.offline import print_verdict
-from coin_protocol.errors import InvalidInputError
 from coin_protocol.files import read_file
 from coin_protocol.receipt import read_receipt, write_file
 from coin_protocol.v1 import receipt_pb2
 
 if TYPE_CHECKING:
-    from coin_protocol.transport import ClientTls, TlsFiles
+    from coin_protocol.transport import ClientTls
     from verifier_sdk.auditor import Auditor
-
-app = typer.Typer(help="The verifier's side.", no_args_is_help=True)
 
 KeyOption = Annotated[Path, typer.Option("--key", help="Verifier's private key (PEM).")]
 NameOption = Annotated[str, typer.Option(help="Verifier's name.")]
@@ -52,11 +48,6 @@ JudgeOption = Annotated[
         help="policy: what the policy names; rules: its cosine rules; or a model file it names.",
     ),
 ]
-
-
-@app.callback()
-def _group() -> None:
-    pass
 
 
 def audit(  # noqa: PLR0913, PLR0917 - the options of a command
@@ -132,32 +123,6 @@ def ask(
         OUT.print(printable(answer), markup=False, highlight=False)
 
 
-@app.command()
-def serve(  # noqa: PLR0913, PLR0917 - the options of a command
-    key: KeyOption,
-    name: NameOption,
-    provider: Annotated[list[str], typer.Option(help="NAME=HOST:PORT of a provider to audit.")],
-    root: RootOption = None,
-    root_domain: RootDomainOption = None,
-    ca: CaOption = None,
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = "127.0.0.1:0",
-    profile: ProfileOption = "default",
-    policy: PolicyOption = "default",
-    judge: JudgeOption = "policy",
-    tls: TlsOption = None,
-    bearer: BearerOption = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for one call.", min=0.1)] = 30.0,
-) -> None:
-    """Serve audits over gRPC. They are kept in memory and gone at exit.
-
-    Prints one JSON line with the port once it serves.
-    """
-    auditor = _auditor(name, key, (root, root_domain, ca), profile, policy, judge)
-    targets = dict(_named_target(value) for value in provider)
-    files = client_tls(tls, bearer)
-    asyncio.run(_serve(auditor, targets, listen, tls_files(tls), files, timeout))
-
-
 async def _ask(
     target: str, model: str, question: str, tls: ClientTls | None
 ) -> receipt_pb2.Receipt:
@@ -179,33 +144,6 @@ async def _audit(
 
     async with ProviderClient(target, tls=tls, timeout=seconds) as client:
         return await auditor.audit(receipt, client)
-
-
-async def _serve(
-    auditor: Auditor,
-    targets: dict[str, str],
-    listen: str,
-    own: TlsFiles | None,
-    tls: ClientTls | None,
-    seconds: float,
-) -> None:
-    from contextlib import AsyncExitStack
-
-    from coin_protocol import transport
-    from verifier_sdk.client import ProviderClient
-    from verifier_sdk.service import SERVICE, make_server
-
-    async with AsyncExitStack() as stack:
-        clients = {
-            name: await stack.enter_async_context(ProviderClient(target, tls=tls, timeout=seconds))
-            for name, target in targets.items()
-        }
-        server = await make_server(auditor, clients)
-
-        def ready(port: int) -> None:
-            print_json({"serving": SERVICE, "port": port})
-
-        await transport.serve(server, listen, own, ready)
 
 
 def _auditor(
@@ -249,11 +187,3 @@ def _auditor(
         reference=None if reference is None else ReferenceModel(reference),
         on_round=on_round,
     )
-
-
-def _named_target(value: str) -> tuple[str, str]:
-    name, separator, target = value.partition("=")
-    if not name or not separator:
-        msg = f"wanted NAME=HOST:PORT; found {value!r}"
-        raise InvalidInputError(msg)
-    return name, target

@@ -8,12 +8,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-
-from benchmarks._faults.house import House
+from typing import Final, Protocol
 
 ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 60.0
@@ -26,7 +25,21 @@ COMMANDS: Final = {
     "gateway": ("gateway",),
     "service": ("provider", "serve"),
     "worker": ("provider", "worker"),
+    "node": ("verifier", "serve"),
+    "auditor": ("verifier", "worker"),
 }
+
+
+class Home(Protocol):
+    """Where processes find their settings, and leave their logs."""
+
+    @property
+    def folder(self) -> Path:
+        """With all files in it."""
+
+    @property
+    def config(self) -> Path:
+        """The settings."""
 
 
 @dataclass
@@ -57,15 +70,19 @@ class Child:
         kind: Of `COMMANDS`.
         name: Of its log.
         house: Whose.
+        environment: Variables beside those of this process.
         life: The process that is ready now; None while there is none.
+        kills: How often it was killed.
         failed_starts: Processes that ended before they were ready.
         deaths: Exit codes of those that ended though nobody killed them.
     """
 
     kind: str
     name: str
-    house: House
+    house: Home
+    environment: Mapping[str, str] = field(default_factory=dict)
     life: Life | None = None
+    kills: int = 0
     failed_starts: int = 0
     deaths: list[int] = field(default_factory=list)
     _keeper: asyncio.Task[None] | None = None
@@ -99,6 +116,7 @@ class Child:
         if life is not None:
             # Noted before it happens: who loses a connection to it may look right away.
             life.killed_at = time.monotonic()
+            self.kills += 1
             self._forget()
             with suppress(ProcessLookupError):
                 life.process.kill()
@@ -151,14 +169,16 @@ class Child:
                     await process.wait()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        threads = int(self.kind == "worker")
+        environment = os.environ | self.environment
+        if self.kind != "worker":
+            environment["COIN_EMBEDDING_WORKERS"] = "0"
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "tests.support.small_coin", *COMMANDS[self.kind]),
                 *("--config", str(self.house.config)),
                 cwd=ROOT,
-                env=os.environ | {"COIN_EMBEDDING_WORKERS": str(threads)} if threads == 0 else None,
+                env=environment,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )

@@ -100,6 +100,7 @@ async def play(folder: Path) -> AsyncIterator[Played]:
     verifier = [
         *(sys.executable, "-m", "coin_protocol.cli", "verifier", "serve"),
         *("--key", str(folder / "verifier" / "key.pem"), "--name", VERIFIER),
+        *("--listen", "127.0.0.1:0", "--database", f"sqlite:///{folder / 'verifier.db'}"),
         *("--provider", f"{PROVIDER}=127.0.0.1:{port}"),
         *("--root", str(folder / "provider" / "root.pub.pem"), "--profile", "demo"),
     ]

@@ -160,12 +160,12 @@ def bind(server: aio.Server, address: str, tls: ServerTls | None) -> int:
 
 
 async def make_server(
-    service: str, *, guard: Guard | None = None, max_request_bytes: int = MAX_MESSAGE_BYTES
+    *services: str, guard: Guard | None = None, max_request_bytes: int = MAX_MESSAGE_BYTES
 ) -> Server:
-    """Return a server, not yet bound, with health (of `service`, serving) and reflection.
+    """Return a server, not yet bound, with health (of all services, serving) and reflection.
 
     Args:
-        service: Full name of the service that will be added.
+        services: Full names of the services that will be added.
         guard: Stands before its calls; None for a server of this machine's own clients.
         max_request_bytes: The largest request that is read.
     """
@@ -183,8 +183,9 @@ async def make_server(
     )
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, inner)
-    await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-    names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    for service in services:
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, inner)
     return Server(inner, servicer, guard)
 

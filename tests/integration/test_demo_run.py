@@ -108,6 +108,12 @@ class Stuck(VerifierServiceServicer):
         del request, context
         return pb.GetAuditResponse()
 
+    async def ListAudits(
+        self, request: pb.ListAuditsRequest, context: transport.Context
+    ) -> pb.ListAuditsResponse:
+        del request, context
+        return pb.ListAuditsResponse()
+
     async def WatchAudit(
         self, request: pb.WatchAuditRequest, context: transport.Context
     ) -> AsyncIterator[pb.WatchAuditResponse]:

@@ -13,11 +13,11 @@ import pytest
 from coin_protocol.checkpoint import verify_checkpoint
 from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.note import NoteVerifier
+from coin_protocol.ops import http_server as servers
 from tests.support.certificates import Certificates
 from tests.support.command import Coin, serving_coin
 from tests.support.logs import logging_as_before
 from tests.support.witnesses import NAME, Log, app_of, cosigner, serving, sqlite_witness
-from verifier_sdk.witness import server as servers
 from verifier_sdk.witness.client import WitnessAheadError, WitnessClient, WitnessRefusedError
 from verifier_sdk.witness.wire import MAX_REQUEST_BYTES, PATH
 from verifier_sdk.witness.witnesses import Witnesses

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from coin_protocol.transport.rate import RateLimit, RateLimiter
@@ -173,10 +173,13 @@ async def _fields(request: Request) -> dict[str, str]:
     if kind != _FORM:
         raise Problem(415, f"Forms are taken as {_FORM} only.")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise Problem(413, f"The form has more than {_MAX_BODY_BYTES:,} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                raise Problem(413, f"The form has more than {_MAX_BODY_BYTES:,} bytes.")
+    except ClientDisconnect as error:
+        raise Problem(400, "The request broke off.") from error
     try:
         pairs = parse_qsl(
             body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"

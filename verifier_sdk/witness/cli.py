@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coin_protocol.cli.common import print_json
-from coin_protocol.errors import ConfigurationError, InvalidInputError
+from coin_protocol.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from coin_protocol.note import NoteSigner
@@ -44,19 +44,11 @@ def key(
 
     COIN_KEY_PASSWORD encrypts a new key, and opens one that is encrypted.
     """
-    from coin_protocol.note import NoteAlgorithm, NoteSigner
-    from coin_protocol.signer import KeySigner, key_password, write_private_key
+    from coin_protocol.cli.note_keys import verifier_key
+    from coin_protocol.note import NoteAlgorithm
 
-    if (out is None) == (uri is None):
-        msg = "give --out FILE to make a key, or --key URI to show one"
-        raise InvalidInputError(msg)
-    if out is not None:
-        made = KeySigner.generate(name)
-        signer = NoteSigner(made, NoteAlgorithm.COSIGNATURE)
-        write_private_key(out, made, key_password())
-    else:
-        signer = NoteSigner.from_uri(str(uri), name, NoteAlgorithm.COSIGNATURE)
-    print_json({"name": name, "vkey": signer.verifier.vkey})
+    vkey = verifier_key(name, NoteAlgorithm.COSIGNATURE, out=out, uri=uri)
+    print_json({"name": name, "vkey": vkey})
 
 
 @app.command()

@@ -1,0 +1,160 @@
+"""HTTP of a node under uvicorn: its port, its TLS files, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from coin_protocol import transport
+from coin_protocol.errors import ConfigurationError
+from coin_protocol.ops.address import parse_address
+from coin_protocol.ops.http_server import (
+    KEEP_ALIVE_SECONDS,
+    MAX_CONNECTIONS,
+    PromptProtocol,
+    check_tls,
+    why,
+)
+from coin_protocol.transport.reload import Reloaded
+from verifier_sdk.node.repeating import repeating
+from verifier_sdk.node.settings import NodeSettings
+
+CLOSING_SECONDS: Final = 5
+"""Requests take moments; whoever reads an answer for longer at shutdown is hung up on."""
+
+_MAX_HEADER_BYTES: Final = 64 * 1024
+_LOOK_SECONDS: Final = 10.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn within a program that has signals of its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
+
+
+@asynccontextmanager
+async def serving_http(
+    settings: NodeSettings, app: ASGIApp, observer: transport.Observer
+) -> AsyncIterator[int]:
+    """Serve an application at `http_listen` until the block ends; give the port.
+
+    TLS files are read again when they change, for connections that are made from then on.
+
+    Args:
+        settings: Of the node, which names an address.
+        app: What to serve.
+        observer: Told of TLS files that changed.
+
+    Raises:
+        ConfigurationError: The address or the TLS files cannot be used, or who may call from
+            other machines is left open.
+    """
+    require_callers_known(settings)
+    address = settings.http_listen or ""
+    host, port = parse_address(address)
+    _check_files(settings)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=PromptProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        ssl_certfile=settings.http_certificate,
+        ssl_keyfile=settings.http_key,
+    )
+    config.load()
+    server = _Server(config)
+    listening = _listen(address, host, port)
+    task = asyncio.create_task(server.serve([listening]))
+    try:
+        started = asyncio.create_task(server.listens.wait())
+        await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if task.done():
+            await task
+        async with _renewed(settings, config.ssl, observer):
+            yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+def require_callers_known(settings: NodeSettings) -> None:
+    """Check that HTTP is either for this machine alone, or says who calls, under TLS.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    address = settings.http_listen or ""
+    if settings.http_certificate is not None and settings.tokens is not None:
+        return
+    try:
+        transport.require_loopback(address)
+    except ConfigurationError as error:
+        msg = (
+            f"http_listen {address} is not this machine alone: that needs http_certificate, "
+            "http_key and tokens"
+        )
+        raise ConfigurationError(msg) from error
+
+
+def _listen(address: str, host: str, port: int) -> socket.socket:
+    """Return a socket that listens; uvicorn's own way would write to the log and end us."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        msg = f"cannot listen on {address}{why(error)}"
+        raise ConfigurationError(msg) from error
+
+
+@asynccontextmanager
+async def _renewed(
+    settings: NodeSettings, context: ssl.SSLContext | None, observer: transport.Observer
+) -> AsyncIterator[None]:
+    """Put TLS files that changed on disk into use, until the block ends."""
+    if context is None or settings.http_certificate is None or settings.http_key is None:
+        yield
+        return
+    certificate, key = settings.http_certificate, settings.http_key
+
+    def load() -> None:
+        # A context is left half changed by files that do not belong together.
+        _check_files(settings)
+        context.load_cert_chain(certificate, key, password="")
+
+    files = Reloaded("certificate", (certificate, key), load, observer)
+    async with repeating(partial(asyncio.to_thread, files.changed), _LOOK_SECONDS):
+        yield
+
+
+def _check_files(settings: NodeSettings) -> None:
+    check_tls(settings.http_certificate, settings.http_key, prefix="http")

@@ -1,0 +1,18 @@
+"""The time that all processes of a node share."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Connection, text
+
+
+def database_time(connection: Connection) -> float:
+    """Return seconds since 1970 by the clock of the database's machine.
+
+    Leases of workers on several machines are held against one clock, whatever theirs say.
+    """
+    if connection.dialect.name == "postgresql":
+        now = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+        return float(now)
+    return time.time()
