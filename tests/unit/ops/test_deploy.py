@@ -14,6 +14,8 @@ from provider_sdk.cli import CLOSING_SECONDS
 from provider_sdk.gateway.config import Settings
 from provider_sdk.ops.metrics import Metrics
 from provider_sdk.ops.settings import ProviderSettings, load_settings
+from verifier_sdk.node.settings import NodeSettings
+from verifier_sdk.witness.config import WitnessSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
@@ -85,9 +87,11 @@ def test_the_example_file_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_units_set_what_there_is_and_stop_later_than_the_grace_period(unit: Path) -> None:
     found = settings_of(unit)
-    known = {setting.variable for setting in describe_settings(ProviderSettings)} | {
-        "COIN_CACHE_DIR"
-    }
+    known = {
+        setting.variable
+        for kind in (ProviderSettings, WitnessSettings, NodeSettings)
+        for setting in describe_settings(kind)
+    } | {"COIN_CACHE_DIR", "COIN_DATA_DIR"}
     given = {value.partition("=")[0] for key, value in found if key == "Environment"}
     assert {name for name in given if name.startswith("COIN_")} <= known
     grace = ProviderSettings.model_fields["grace_seconds"].default
@@ -104,9 +108,9 @@ def test_units_serve_metrics_on_ports_of_their_own() -> None:
         value
         for unit in UNITS
         for key, value in settings_of(unit)
-        if key == "Environment" and value.startswith("COIN_METRICS_LISTEN=127.0.0.1:")
+        if key == "Environment" and re.match(r"COIN_\w*METRICS_LISTEN=127\.0\.0\.1:", value)
     ]
-    assert len({*listening}) == len(UNITS) == 3
+    assert len({value.rpartition(":")[2] for value in listening}) == len(UNITS) == 6
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
@@ -134,8 +138,12 @@ def test_the_images_run_as_nobody_in_particular_and_hold_no_secret() -> None:
         source for source in copied if re.search(r"key|secret|\.toml(?<!project.toml)", source)
     ]
     variables = {*re.findall(r"\b(COIN_[A-Z_]+)=", text)}
-    known = {setting.variable for setting in describe_settings(ProviderSettings)}
-    assert variables - {"COIN_CACHE_DIR", "COIN_GATEWAY_HOST"} <= known
+    known = {
+        setting.variable
+        for kind in (ProviderSettings, NodeSettings)
+        for setting in describe_settings(kind)
+    }
+    assert variables - {"COIN_CACHE_DIR", "COIN_DATA_DIR", "COIN_GATEWAY_HOST"} <= known
 
 
 def test_folders_that_the_afternoon_writes_to_are_made_in_it() -> None:
