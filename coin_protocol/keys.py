@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -243,10 +244,16 @@ def read_time(stamp: Timestamp) -> datetime:
         InvalidInputError: It is out of the range of years 1 to 9999.
     """
     try:
-        return stamp.ToDatetime(tzinfo=UTC)
+        return _moment(stamp.seconds, stamp.nanos)
     except (ValueError, OverflowError) as error:
         msg = "a time is out of the range of years 1 to 9999"
         raise InvalidInputError(msg) from error
+
+
+@lru_cache(maxsize=4096)
+def _moment(seconds: int, nanos: int) -> datetime:
+    # The checks of an audit read each of a session's times again and again.
+    return Timestamp(seconds=seconds, nanos=nanos).ToDatetime(tzinfo=UTC)
 
 
 def _require_name(name: str) -> None:

@@ -157,10 +157,12 @@ def _hub_file(source: Source) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source.hub_repository, source.hub_path))
+        # Which revision it is does not matter: the profile has the digest.
+        found = hf_hub_download(source.hub_repository, source.hub_path)  # nosec B615
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         msg = f"{source.hub_path} of {source.hub_repository} could not be fetched from the hub"
         raise TryLaterError(msg) from error
+    return Path(found)
 
 
 def _hub_folder(source: Source) -> Path:
@@ -168,11 +170,10 @@ def _hub_folder(source: Source) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(
-                source.hub_repository, allow_patterns=["*.json", "*.txt", "model.safetensors"]
-            )
+        found = snapshot_download(  # nosec B615
+            source.hub_repository, allow_patterns=["*.json", "*.txt", "model.safetensors"]
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         msg = f"{source.hub_repository} could not be fetched from the hub"
         raise TryLaterError(msg) from error
+    return Path(found)

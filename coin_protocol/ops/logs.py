@@ -48,6 +48,7 @@ _AT_LEAST_WARNING: Final = (
     "hpack",
     "asyncio",
     "alembic",
+    "faiss",
     "mistral_common",
     "sentence_transformers",
 )

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import socket
-import ssl
 import sys
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coin_protocol.errors import ConfigurationError
+from coin_protocol.ops.http_server import (
+    KEEP_ALIVE_SECONDS,
+    PromptProtocol,
+    StoppableServer,
+    check_tls,
+    why,
+)
 from provider_sdk.gateway.app import Gateway
 from provider_sdk.gateway.asgi import TRANSPORT, Receive, Scope, Send
-from provider_sdk.gateway.config import Settings
-
-_KEEP_ALIVE_SECONDS: Final = 75
-"""Above the idle time of common load balancers (60 s): who closes last loses no request."""
 
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 2048
@@ -31,7 +28,7 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long the thread that writes may keep the interpreter from a token; Python says 5 ms."""
 
 
-class _Protocol(H11Protocol):
+class _Protocol(PromptProtocol):
     """HTTP/1.1, whose application is given the transport: only it can break a connection."""
 
     def connection_made(  # type: ignore[override] # as uvicorn's own
@@ -48,7 +45,7 @@ class _Protocol(H11Protocol):
         self.app = app
 
 
-class Server(uvicorn.Server):
+class Server(StoppableServer):
     """A gateway on a port. `port` is the one that it listens on, once it does."""
 
     def __init__(
@@ -75,7 +72,7 @@ class Server(uvicorn.Server):
             date_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.grace_seconds,
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             ssl_certfile=settings.tls_certificate,
@@ -84,26 +81,6 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._told = started
         self.port = settings.port
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop at SIGTERM and SIGINT.
-
-        uvicorn raises them again at the end, which would end the process then and there: with
-        the store still open, and what it has to write not written.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.signal(number, self.handle_exit)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell the port."""
@@ -125,7 +102,8 @@ async def serve(
     Raises:
         ConfigurationError: The port cannot be listened on, or the TLS files cannot be used.
     """
-    _check_tls(gateway.settings)
+    own = gateway.settings
+    check_tls(own.tls_certificate, own.tls_key, prefix="tls")
     server = Server(gateway, started=started)
     # What is there by now stays: no collection needs to look at it again while streams wait.
     gc.collect()
@@ -136,29 +114,5 @@ async def serve(
     except SystemExit as stop:
         # uvicorn's way to say that it could not bind, while it handles the reason.
         settings = gateway.settings
-        msg = f"cannot listen on {settings.host}:{settings.port}{_reason(stop.__context__)}"
+        msg = f"cannot listen on {settings.host}:{settings.port}{why(stop.__context__)}"
         raise ConfigurationError(msg) from None
-
-
-def _check_tls(settings: Settings) -> None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return
-    try:
-        # A password is given so that none is asked for: there may be nobody at the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            settings.tls_certificate, settings.tls_key, password=""
-        )
-    except OSError as error:  # of the file, or of TLS
-        msg = (
-            f"tls_certificate {settings.tls_certificate} and tls_key {settings.tls_key} cannot be "
-            "used: wanted readable PEM, a key that is not encrypted, and that the two belong "
-            "together"
-        )
-        raise ConfigurationError(msg) from error
-
-
-def _reason(error: BaseException | None) -> str:
-    if not isinstance(error, OSError) or error.errno is None:
-        return ""
-    # Names that do not resolve have numbers of their own, below zero.
-    return f": {os.strerror(error.errno) if error.errno > 0 else error.strerror}"

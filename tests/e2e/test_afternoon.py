@@ -98,4 +98,4 @@ async def test_a_reply_through_the_gateway_is_audited_by_the_command(tmp_path: P
         small=True,
     )
     assert again.code == 0, again.said
-    assert again.document["borne_out"]
+    assert again.document["same"]

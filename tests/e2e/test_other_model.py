@@ -73,8 +73,8 @@ def test_its_replies_are_committed_to_and_audited(tmp_path: Path) -> None:
     assert "TIER_OPENED" in audited.document["tiers"]
     again = run_coin(
         *("bundle", "verify", bundle, "--root", keys / "root.pub.pem", "--profile", profile),
-        *("--verifier-key", own / "key.pub.pem", "--json"),
+        *("--verifier-key", own / "key.pub.pem", "--judge", "rules", "--json"),
         env=auditor_env,
     )
     assert again.code == 0, again.said
-    assert again.document["borne_out"]
+    assert again.document["same"]

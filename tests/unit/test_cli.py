@@ -38,7 +38,7 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
     assert done.code == 0
     for name in (
         *("keys", "table", "receipt", "bundle", "profile", "policy", "tokenizer"),
-        *("provider", "verifier", "audit", "ask", "demo"),
+        *("provider", "verifier", "audit", "ask", "demo", "bill", "doctor", "evidence", "witness"),
     ):
         assert f" {name} " in done.out
 
@@ -59,7 +59,17 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
             for verb in ("serve", "worker", "replay", "config", "token", "sealing-key")
         ),
         ["gateway"],
-        ["verifier", "serve"],
+        *(
+            ["verifier", verb]
+            for verb in (
+                *("serve", "worker", "migrate", "backup", "restore", "purge", "config"),
+                *("token", "account", "log-key"),
+            )
+        ),
+        *(["witness", verb] for verb in ("serve", "key", "init")),
+        ["bill", "check"],
+        ["evidence", "verify"],
+        ["doctor"],
         ["audit"],
         ["ask"],
         ["demo"],
@@ -249,7 +259,8 @@ def test_a_reader_that_closes_the_pipe_is_no_failed_check() -> None:
 def test_a_command_whose_package_lacks_an_extra_says_what_to_install(
     coin: Coin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "verifier_sdk.cli", None)
+    for module in ("verifier_sdk.cli", "verifier_sdk.node.cli"):
+        monkeypatch.setitem(sys.modules, module, None)
     listed = coin("--help")
     assert listed.code == 0
     assert "Not installed" in listed.out

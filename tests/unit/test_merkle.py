@@ -181,7 +181,7 @@ NO_PROOF: list[object] = [
         *(("root", value) for value in NO_HASH),
         *(("proof", value) for value in NO_PROOF),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_a_wrong_type_makes_no_inclusion_proof(field: str, value: object) -> None:
     with pytest.raises(InclusionProofError, match="must be"):
@@ -197,7 +197,7 @@ def test_a_wrong_type_makes_no_inclusion_proof(field: str, value: object) -> Non
         *(("new_root", value) for value in NO_HASH),
         *(("proof", value) for value in NO_PROOF),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_a_wrong_type_makes_no_consistency_proof(field: str, value: object) -> None:
     with pytest.raises(ConsistencyProofError, match="must be"):

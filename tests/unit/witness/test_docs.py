@@ -11,11 +11,11 @@ import pytest
 
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.ops.effective import describe_settings
+from coin_protocol.ops.http_server import HEAD_SECONDS
 from tests.support.witnesses import NAME, ORIGIN, Log, cosigner
 from verifier_sdk.witness.app import BODY_SECONDS, STATUS
 from verifier_sdk.witness.config import WitnessSettings, load_settings
 from verifier_sdk.witness.metrics import OUTCOMES, Metrics
-from verifier_sdk.witness.server import HEAD_SECONDS
 from verifier_sdk.witness.store import MAX_EVIDENCE, SEEN_HEADS
 
 ROOT = Path(__file__).resolve().parents[3]

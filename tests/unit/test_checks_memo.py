@@ -1,0 +1,122 @@
+"""What a case remembers of evidence makes no difference to what its checks find."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from coin_protocol import envelope
+from coin_protocol.checks import Case, Report, run_checks
+from coin_protocol.checks.memo import Memo
+from coin_protocol.errors import InvalidInputError, SignatureError
+from coin_protocol.testing.evidence_vectors import ATTACKS
+from coin_protocol.testing.world import World
+from coin_protocol.v1 import envelope_pb2, receipt_pb2
+from tests.support.parties import Parties
+
+
+def found(case: Case) -> Report | str:
+    """Return what the checks find, or why they find nothing."""
+    try:
+        return run_checks(case)
+    except InvalidInputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_other_cases_found_out_changes_no_report(seed: int) -> None:
+    # All are of one world: the same keys, and mostly the same bytes.
+    order = random.Random(seed).sample(ATTACKS, len(ATTACKS))  # noqa: S311 - no secret
+    memo = Memo()
+    for attack in order:
+        for _ in range(2):
+            remembering = found(replace(attack.make(), memo=memo))
+            assert remembering == found(attack.make()), attack.name
+
+
+def honest(world: World) -> Case:
+    return world.audit(world.reply(tokens=40)).ask(blocks=2).ask_whole().case()
+
+
+def test_a_case_that_grows_is_checked_like_one_that_is_whole_at_once() -> None:
+    whole = honest(World())
+    grown = replace(whole, manifest=None, rounds=(), whole_rounds=(), memo=Memo())
+    for part in (
+        {},
+        {"manifest": whole.manifest},
+        {"rounds": whole.rounds},
+        {"whole_rounds": whole.whole_rounds},
+    ):
+        grown = replace(grown, **part)
+        fresh = replace(grown, memo=Memo())
+        assert found(grown) == found(fresh)
+    report = run_checks(grown)
+    assert report.failed is None
+    assert report == run_checks(whole)
+
+
+def test_each_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[bytes] = []
+    verify = envelope.verify
+
+    def counting(signed: envelope_pb2.Envelope, *rest: object) -> object:
+        verified.append(signed.SerializeToString())
+        return verify(signed, *rest)  # type: ignore[arg-type]
+
+    whole = honest(World())
+    monkeypatch.setattr("coin_protocol.envelope.verify", counting)
+    for part in ({"manifest": None, "rounds": (), "whole_rounds": ()}, {}):
+        assert run_checks(replace(whole, **part)).failed is None  # type: ignore[arg-type]
+    assert len(verified) == len(set(verified)) > 5
+
+
+def test_keys_of_one_trust_are_not_those_of_another() -> None:
+    case = honest(World())
+    assert run_checks(case).failed is None
+    for trust in (Parties().trust, World("another").trust, Parties().trust):
+        report = run_checks(replace(case, trust=trust))
+        assert report.failed is not None
+        assert report.failed.code == "SIGNATURE"
+    assert run_checks(case).failed is None
+
+
+def test_a_signature_that_was_wrong_stays_wrong() -> None:
+    case = honest(World())
+    receipt = receipt_pb2.Receipt()
+    receipt.CopyFrom(case.receipt)
+    receipt.commitment.signatures[0].sig = bytes(64)
+    forged = replace(case, receipt=receipt)
+    for _ in range(2):
+        with pytest.raises(SignatureError):
+            forged.signing_key(receipt.commitment, receipt.commitment.payload_type)
+        assert run_checks(case).failed is None
+        failed = run_checks(forged).failed
+        assert failed is not None
+        assert failed.code == "SIGNATURE"
+
+
+def test_an_envelope_counts_under_its_own_type_only() -> None:
+    case = honest(World())
+    signed = case.receipt.commitment
+    assert case.signing_key(signed, signed.payload_type)
+    with pytest.raises(SignatureError, match="payload type"):
+        case.signing_key(signed, "application/vnd.coin.opening.v1+protobuf")
+
+
+def test_work_that_fails_is_done_again() -> None:
+    memo = Memo()
+    done: list[int] = []
+
+    def work() -> int:
+        done.append(len(done))
+        if len(done) < 3:
+            raise ZeroDivisionError
+        return done[-1]
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            memo.once(("work",), work)
+    assert [memo.once(("work",), work) for _ in range(3)] == [2, 2, 2]
+    assert memo.once(("other",), lambda: 7) == 7
