@@ -31,6 +31,7 @@ from benchmarks._common import report, skip
 from benchmarks._crashes.site import build, replies
 from benchmarks._faults import database
 from benchmarks._faults.children import Child
+from benchmarks.gateway_cost import cpu_seconds
 from coin_protocol import transport
 from coin_protocol.database.engine import open_engine, reading, writing
 from coin_protocol.database.migrate import upgrade
@@ -52,6 +53,19 @@ _GOAL: Final = 1.8
 _HOUR: Final = 3600
 _LIMIT_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What so many workers made.
+
+    Attributes:
+        rate: Audits a second.
+        cpu: Seconds of the workers for each audit.
+    """
+
+    rate: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -126,8 +140,8 @@ def _challenged(parties: Parties, reply: Reply, answers: dict[bytes, bytes]) -> 
     return bundle.SerializeToString()
 
 
-async def measured(begun: Begun, url: str, folder: Path, workers: int) -> float:
-    """Return the audits a second that so many workers make."""
+async def measured(begun: Begun, url: str, folder: Path, workers: int) -> Measured:
+    """Have so many workers make all audits."""
 
     async def keys(_: bytes, __: transport.Context) -> bytes:
         return begun.key_set
@@ -150,13 +164,21 @@ async def measured(begun: Begun, url: str, folder: Path, workers: int) -> float:
                 with _held_to(core):
                     child.start()
                     await child.ready()
+            before = await _cpu(children)
             await asyncio.to_thread(_release, engine, begun)
             await _done(engine, len(begun.receipts))
             times = await asyncio.to_thread(_times, engine)
+            cpu = (await _cpu(children) - before) / len(times)
         finally:
             await asyncio.gather(*(child.discard() for child in children))
     first, last = times[len(times) // 10], times[-len(times) // 10]
-    return (0.8 * len(times)) / (last - first)
+    return Measured((0.8 * len(times)) / (last - first), cpu)
+
+
+async def _cpu(children: Sequence[Child]) -> float:
+    """Return the CPU seconds that processes have used so far."""
+    lives = await asyncio.gather(*(child.ready() for child in children))
+    return sum(cpu_seconds(life.process.pid) for life in lives)
 
 
 async def _submit(begun: Begun, engine: Engine, target: str) -> None:
@@ -219,19 +241,22 @@ def main() -> int:
         skip("worker_scaling", "one core: there is nothing to share")
         return 0
     begun = begin(_AUDITS)
-    best = {1: 0.0, 2: 0.0}
+    runs: dict[int, list[Measured]] = {1: [], 2: []}
     for _ in range(_RUNS):
-        for workers, least in best.items():
+        for workers, found in runs.items():
             with (
                 tempfile.TemporaryDirectory() as folder,
                 database.own(given.database, Path(folder)) as url,
             ):
-                rate = asyncio.run(measured(begun, url, Path(folder), workers))
-            best[workers] = max(least, rate)
+                found.append(asyncio.run(measured(begun, url, Path(folder), workers)))
     name = f"worker_scaling.{'sqlite' if given.database is None else 'postgresql'}"
-    for workers, rate in best.items():
-        report(f"{name}.audits_per_second_{workers}", rate, unit="1/s", better="higher")
-    report(f"{name}.two_to_one", best[2] / best[1], unit="ratio", better="higher", limit=_GOAL)
+    rates = {workers: max(run.rate for run in found) for workers, found in runs.items()}
+    cpus = {workers: min(run.cpu for run in found) for workers, found in runs.items()}
+    for workers in runs:
+        report(f"{name}.audits_per_second_{workers}", rates[workers], unit="1/s", better="higher")
+        report(f"{name}.cpu_per_audit_{workers}", 1e3 * cpus[workers], unit="ms", better="lower")
+    report(f"{name}.two_to_one", rates[2] / rates[1], unit="ratio", better="higher", limit=_GOAL)
+    report(f"{name}.cpu_one_to_two", cpus[1] / cpus[2], unit="ratio", better="higher")
     return 0
 
 

@@ -26,6 +26,7 @@ from coin_protocol.errors import (
 )
 from coin_protocol.limits import MAX_FILE_BYTES
 from coin_protocol.profile import Policy, Profile
+from coin_protocol.signer import KeySigner, public_pem
 from coin_protocol.testing.small import small_profile
 from tests.support.command import ROOT, Coin, run_coin
 from tests.support.parties import WAIT_SECONDS, small_policy, strict
@@ -276,7 +277,7 @@ def test_a_file_larger_than_any_of_the_protocol_is_not_read(coin: Coin, tmp_path
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    (tmp_path / "root").write_bytes(b"")
+    (tmp_path / "root").write_bytes(public_pem(KeySigner.generate("root").public))
     done = coin("receipt", "verify", large, "--root", tmp_path / "root")
     assert done.code == 2
     assert str(MAX_FILE_BYTES) in done.said

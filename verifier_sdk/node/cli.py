@@ -41,6 +41,9 @@ DatabaseOption = Annotated[
 ]
 ProfileOption = Annotated[str | None, typer.Option(help="A profile that ships, or a file.")]
 PolicyOption = Annotated[str | None, typer.Option(help="A policy that ships, or a file.")]
+JudgeOption = Annotated[
+    Path | None, typer.Option(help="Model file that the policy names; by default what ships.")
+]
 ProviderOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,6 +72,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     ca: CaOption = None,
     profile: ProfileOption = None,
     policy: PolicyOption = None,
+    judge: JudgeOption = None,
 ) -> None:
     """Take receipts, audit them, keep what was found, show it.
 
@@ -85,6 +89,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
         providers=_providers(provider, root, root_domain, ca),
         profile=profile,
         policy=policy,
+        judge=judge,
     )
     asyncio.run(_serve(settings))
 
@@ -101,6 +106,7 @@ def worker(  # noqa: PLR0913, PLR0917 - the options of a command
     ca: CaOption = None,
     profile: ProfileOption = None,
     policy: PolicyOption = None,
+    judge: JudgeOption = None,
 ) -> None:
     """Audit what a node has taken; run as many as there is work for, on any machine.
 
@@ -114,6 +120,7 @@ def worker(  # noqa: PLR0913, PLR0917 - the options of a command
         providers=_providers(provider, root, root_domain, ca),
         profile=profile,
         policy=policy,
+        judge=judge,
     )
     if not settings.audits_at_once:
         msg = "audits_at_once is 0, and a worker without audits does nothing: set it to 1 or more"

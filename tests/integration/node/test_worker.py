@@ -131,7 +131,7 @@ class Node:
                 lease(name, seconds=LEASE_SECONDS),
                 observer=self.seen,
                 weigher=None,
-                remember=lambda _: lambda _: None,
+                remember=lambda _name, _bundle: lambda _: None,
                 pauses=pauses,
             )
             task = asyncio.create_task(worker.run(stop))

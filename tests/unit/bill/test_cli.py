@@ -169,14 +169,18 @@ def test_receipts_may_lie_in_several_places(
 
 
 def test_a_receipt_that_does_not_verify_is_named(
-    bill: Coin, acme: Provider, root: list[str | Path], tmp_path: Path
+    bill: Coin,
+    acme: Provider,
+    root: list[str | Path],
+    tmp_path: Path,
 ) -> None:
     forged = write_lines(tmp_path / "r.jsonl", [wrapped(Provider().receipt(), "a"), {}])
     done = bill("check", made(tmp_path, sound("a")), "--receipts", forged, *root)
     assert done.code == 1
     assert "invalid_receipt" in done.out
-    assert "r.jsonl, line 1" in done.said
-    assert "r.jsonl, line 2" in done.said
+    said = "".join(done.said.split())  # long names of files are folded
+    assert "r.jsonl,line1" in said
+    assert "r.jsonl,line2" in said
     assert acme.name
 
 
