@@ -2,7 +2,7 @@
 
 python -m benchmarks [NAME …]
 
-Those that take an hour and need traces run only where they are named: windows, ablations.
+Those that take long run only where they are named: ablations, faults, node_crashes, windows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = ("ablations", "faults", "windows")
+LONG = ("ablations", "faults", "node_crashes", "windows")
 
 
 def main() -> int:

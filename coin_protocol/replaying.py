@@ -105,24 +105,24 @@ def judge_replayer() -> Replayer:
     """Return what replays a judge's part.
 
     Raises:
-        MissingDependencyError: No installed package does, or it lacks its own packages.
+        MissingDependencyError: No installed package does.
+        ModuleNotFoundError: The one that does lacks a package.
     """
     from importlib.metadata import entry_points
 
-    try:
-        for entry in entry_points(group=GROUP, name=JUDGE):
-            return cast("Replayer", entry.load())
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed"
-        raise MissingDependencyError(msg) from error
+    for entry in entry_points(group=GROUP, name=JUDGE):
+        return cast("Replayer", entry.load())
     msg = f"no installed package brings a {JUDGE!r} in the group {GROUP!r} of entry points"
     raise MissingDependencyError(msg)
 
 
-def cannot_replay(error: MissingDependencyError) -> MissingDependencyError:
+def cannot_replay(error: MissingDependencyError | ModuleNotFoundError) -> MissingDependencyError:
     """Return the error of a replay that lacks a package, with the ways out."""
+    why = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        why = f"{error.name} is not installed"
     return MissingDependencyError(
-        f"the judge's part cannot be replayed: {error}; install coin-audit[embedding,verifier], "
+        f"the judge's part cannot be replayed: {why}; install coin-audit[embedding,verifier], "
         "or check the deterministic part alone with --checks-only"
     )
 

@@ -121,7 +121,7 @@ def bundle_verify(  # noqa: PLR0913, PLR0917 - the options of a command
             judge=judge,
             reference=reference_model,
         )
-    except MissingDependencyError as error:
+    except (MissingDependencyError, ModuleNotFoundError) as error:
         raise cannot_replay(error) from error
     same = found.difference is None
     if as_json:

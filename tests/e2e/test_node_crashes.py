@@ -12,7 +12,7 @@ from benchmarks._crashes.attack import Outcome, Plan, attack
 from tests.support.databases import database
 from tests.support.nodes import nats_stream
 
-PLAN = Plan(audits=200, workers=4, at_once=4, pause=0.5, most_kills=12, limit_seconds=180.0)
+PLAN = Plan(audits=100, workers=4, at_once=4, pause=0.5, most_kills=8, limit_seconds=180.0)
 
 
 async def run(kind: str, url: str, folder: Path) -> Outcome:

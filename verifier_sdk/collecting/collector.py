@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -17,7 +15,14 @@ from verifier_sdk.collecting.exchange import VENDOR, Exchange
 from verifier_sdk.collecting.hooks import Hooks
 from verifier_sdk.collecting.http import Client, library_of
 from verifier_sdk.collecting.keeping import Form, keeper
-from verifier_sdk.collecting.later import Asking, Origin, ask_on_loop, ask_on_thread
+from verifier_sdk.collecting.later import (
+    Asking,
+    Origin,
+    Pending,
+    ask_on_loop,
+    ask_on_thread,
+    settled,
+)
 from verifier_sdk.collecting.problems import Problem, ProblemKind, Reporter
 from verifier_sdk.collecting.settling import Kept, Settled, settle
 from verifier_sdk.collecting.worker import Worker
@@ -74,7 +79,7 @@ class Collector:
         self._asserted = asserted
         self._reporter = Reporter(on_problem)
         self._serving: set[str] = set()
-        self._asking: set[Future[delivery_pb2.Delivery]] = set()
+        self._asking: Pending = {}
 
     def client(self, **options: object) -> Client:
         """Return an HTTP client for `OpenAI(http_client=…)`, with that package's own defaults.
@@ -124,8 +129,8 @@ class Collector:
             timeout: Seconds.
         """
         done = _WRITER.flush(timeout) and _ASKER.flush(timeout)
-        asked = wait_for(set(self._asking), timeout)
-        return _WRITER.flush(timeout) and done and not asked.not_done
+        asked = settled(self._asking, timeout)
+        return _WRITER.flush(timeout) and done and asked
 
     def starts(self) -> None:
         """Get ready to write: called before each request is sent."""

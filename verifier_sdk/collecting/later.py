@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
@@ -26,6 +26,10 @@ Found = Callable[[delivery_pb2.Delivery | None], object]
 Asking = Callable[["Origin", str, Found], None]
 """Has a reply asked for again, and returns at once."""
 
+Pending = dict[Future[delivery_pb2.Delivery], asyncio.AbstractEventLoop]
+"""Open questions, and the loop that each is asked on."""
+
+_LOOK_SECONDS: Final = 0.1
 _WAITS: Final = (0.1, 0.4, 1.0, 2.0)
 """Seconds before each question: a gateway signs for a reply that was left within the first."""
 _SECONDS: Final = 5.0
@@ -122,7 +126,7 @@ def ask_on_thread(
 def ask_on_loop(
     client: Client,
     loop: asyncio.AbstractEventLoop,
-    pending: set[Future[delivery_pb2.Delivery]],
+    pending: Pending,
     origin: Origin,
     response_id: str,
     found: Found,
@@ -139,7 +143,7 @@ def ask_on_loop(
     """
 
     def answered(question: Future[delivery_pb2.Delivery]) -> None:
-        pending.discard(question)
+        pending.pop(question, None)
         failed = question.cancelled() or question.exception() is not None
         found(None if failed else question.result())
 
@@ -151,8 +155,26 @@ def ask_on_loop(
         coroutine.close()
         found(None)
         return
-    pending.add(question)
+    pending[question] = loop
     question.add_done_callback(answered)
+
+
+def settled(pending: Pending, seconds: float) -> bool:
+    """Wait until all open questions are answered; say whether they are.
+
+    A loop that was closed meanwhile answers none: its questions end without an answer.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        for question, loop in list(pending.items()):
+            if loop.is_closed():
+                question.cancel()
+        if not pending:
+            return True
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        wait(list(pending), min(left, _LOOK_SECONDS))
 
 
 class _Question:

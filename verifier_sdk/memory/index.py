@@ -28,7 +28,7 @@ _CELLS: Final = 8
 """Cells that a search looks into, were the provider's vectors alone in the file.
 
 Four find every near duplicate (cosine 0.995) of a million, eight the nearest, whatever it is,
-four times in five (docs/decisions/0011).
+four times in five (docs/decisions/0012).
 """
 
 _CELLS_OF_ROOT: Final = 2.0

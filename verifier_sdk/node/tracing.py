@@ -54,4 +54,9 @@ def audit_span(claim: Claim) -> Iterator[AuditSpan]:
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
-        yield AuditSpan(span)
+        attempt = AuditSpan(span)
+        try:
+            yield attempt
+        except Exception as error:
+            attempt.failed(type(error).__name__)
+            raise

@@ -27,6 +27,7 @@ from verifier_sdk.client import ProviderClient
 from verifier_sdk.node.ending import end
 from verifier_sdk.node.observe import NodeObserver
 from verifier_sdk.node.queues import Job, Queue
+from verifier_sdk.node.tracing import audit_span
 from verifier_sdk.store.claims import Claim, Lease, extend, give_up, keep_progress, postpone
 from verifier_sdk.store.verdicts import Remember, Weigher, decide
 
@@ -107,7 +108,10 @@ class Worker:
         began = time.monotonic()
         pulse = asyncio.create_task(self._pulse(job))
         try:
-            decided = await self._audit(claim)
+            with audit_span(claim) as span:
+                decided = await self._audit(claim)
+                if decided is not None:
+                    span.decided(decided)
             await job.done()
             if decided is not None:
                 self._observer.decided(claim.provider, decided, time.monotonic() - began)

@@ -91,6 +91,26 @@ def times(left: Numbers, right: Numbers) -> Numbers:
     return found
 
 
+def bits_for(most: float, count: int) -> int:
+    """Return the bits on which sums are exact, of `count` numbers of magnitude up to `most`.
+
+    Raises:
+        ConfigurationError: They would be too coarse to judge by.
+    """
+    bits = min(SUM_BITS, _MANTISSA - 1 - math.frexp(most)[1] - count.bit_length())
+    if not math.isfinite(most) or bits < _LEAST_BITS:
+        raise _too_coarse(most * count, bits)
+    return bits
+
+
+def row_totals(values: Numbers, bits: int) -> Numbers:
+    """Return the sums of rows (n, d) of numbers that `bits` were found for, (n,)."""
+    whole = values * 2.0**bits
+    np.rint(whole, out=whole)
+    sums: Numbers = whole.sum(axis=1) * 2.0**-bits
+    return sums
+
+
 def addends(values: AnyFloats, count: int, *, bits: int = SUM_BITS) -> Numbers:
     """Return values rounded so that sums of `count` of them are exact.
 
@@ -229,11 +249,7 @@ class Linear:
         bound = most * (heaviest + len(weights) * 2.0**-_LEAST_BITS)
         bits = min(VECTOR_BITS, (_MANTISSA - 1 - math.frexp(bound)[1]) // 2)
         if not math.isfinite(bound) or bits < _LEAST_BITS:
-            msg = (
-                f"a network's sums reach {bound:.3g}: they would be exact on multiples of "
-                f"2^{-bits}, wanted 2^{-_LEAST_BITS} or finer; train it with smaller weights"
-            )
-            raise ConfigurationError(msg)
+            raise _too_coarse(bound, bits)
         offset = bias.astype(np.float64)
         return cls(
             rounded(weights, bits), offset, bits, bound + float(np.abs(offset).max(initial=0.0))
@@ -242,3 +258,10 @@ class Linear:
     def __call__(self, rows: AnyFloats) -> Numbers:
         """Return float64 (n, outputs) of rows (n, inputs)."""
         return times(rounded(rows, self.bits), self.weights) + self.bias
+
+
+def _too_coarse(reached: float, bits: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"a network's sums reach {reached:.3g}: they would be exact on multiples of 2^{-bits}, "
+        f"wanted 2^{-_LEAST_BITS} or finer; train it with smaller weights"
+    )

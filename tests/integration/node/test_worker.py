@@ -150,9 +150,13 @@ class Node:
     async def reach(self, audit_id: bytes, *states: str) -> Row[Any]:
         """Wait until an audit is in one of these states."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while (row := await asyncio.to_thread(self.row, audit_id)).state not in states:  # noqa: ASYNC110 - a database tells of no such event
+            while True:
+                # A connection that is ended under this look is no finding.
+                with suppress(StoreUnavailableError):
+                    row = await asyncio.to_thread(self.row, audit_id)
+                    if row.state in states:
+                        return row
                 await asyncio.sleep(LOOK_SECONDS)
-        return row
 
     async def verdict(self, audit_id: bytes, policy: Policy | None = None) -> receipt_pb2.Verdict:
         """Wait for the verdict; check its bundle, and that it stands in the log once."""

@@ -115,7 +115,7 @@ def test_a_loop_that_is_closed_by_then_is_told_of() -> None:
     loop.close()
     found: list[object] = []
     origin = Origin.of(httpx2.Request("POST", URL), Endpoint.CHAT)
-    asking.ask_on_loop(httpx2.AsyncClient(), loop, set(), origin, "a", found.append)
+    asking.ask_on_loop(httpx2.AsyncClient(), loop, {}, origin, "a", found.append)
     assert found == [None]
 
 

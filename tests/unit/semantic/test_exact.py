@@ -78,6 +78,25 @@ def test_groups_are_summed_alike_in_any_order(seed: int) -> None:
     assert exact.group_totals(rows[:0], owner[:0], 2).tolist() == [[0.0] * 3] * 2
 
 
+@given(seeds, st.sampled_from([1.0, 37.0, 5e4]), st.sampled_from([1, 64, 300]))
+def test_rows_on_bits_found_once_are_summed_alike_in_any_order(
+    seed: int, most: float, width: int
+) -> None:
+    rows = np.random.default_rng(seed).uniform(-most, most, (4, width))
+    rows[0] = most
+    bits = exact.bits_for(most, width)
+    found = exact.row_totals(rows, bits)
+    assert np.array_equal(exact.row_totals(shuffled(rows, seed, 1), bits), found)
+    assert np.allclose(found, rows.sum(axis=1), atol=width * 2.0 ** -(bits + 1))
+    assert float(found[0]) == pytest.approx(most * width, rel=1e-9)
+
+
+@pytest.mark.parametrize("most", [1e12, float("inf"), float("nan")])
+def test_numbers_too_large_to_sum_on_fine_bits_are_refused(most: float) -> None:
+    with pytest.raises(ConfigurationError, match="smaller weights"):
+        exact.bits_for(most, 64)
+
+
 # Products
 
 

@@ -26,16 +26,27 @@ _EPSILON: Final = 1e-5
 
 @dataclass(frozen=True)
 class _Norm:
-    """A layer norm."""
+    """A layer norm.
+
+    Attributes:
+        gain: What each number is multiplied by.
+        shift: What is added to it.
+        bits: States are summed in multiples of 2^-bits, their squares in multiples of 2^-squares.
+        squares: See above.
+    """
 
     gain: Numbers
     shift: Numbers
+    bits: int
+    squares: int
 
     @classmethod
-    def of(cls, weights: Weights, name: str) -> _Norm:
-        return cls(
-            weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"].astype(np.float64)
-        )
+    def of(cls, weights: Weights, name: str, *, most: float) -> _Norm:
+        """Take a layer norm of states of magnitude up to `most`."""
+        gain = weights[f"{name}.weight"].astype(np.float64)
+        shift = weights[f"{name}.bias"].astype(np.float64)
+        bits = exact.bits_for(most, len(gain))
+        return cls(gain, shift, bits, exact.bits_for(4.0 * most * most, len(gain)))
 
     @property
     def most(self) -> float:
@@ -44,36 +55,60 @@ class _Norm:
         return sqrt(width) * float(np.abs(self.gain).max()) + float(np.abs(self.shift).max())
 
     def __call__(self, states: Numbers) -> Numbers:
-        centred = states - exact.mean(states, 1)[:, None]
-        scale = 1.0 / np.sqrt(exact.mean(centred * centred, 1) + _EPSILON)
-        return centred * scale[:, None] * self.gain + self.shift
+        width = len(self.gain)
+        found = states - (exact.row_totals(states, self.bits) / width)[:, None]
+        spread = exact.row_totals(found * found, self.squares) / width
+        found *= (1.0 / np.sqrt(spread + _EPSILON))[:, None]
+        found *= self.gain
+        found += self.shift
+        return found
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Adds what stands `dilation` places before, here and after."""
+    """Adds what stands `dilation` places before, here and after.
+
+    Attributes:
+        norm: Of the states.
+        taps: For each of the three, whole numbers: multiples of 2^-bits.
+        bias: Added to all places.
+        bits: What the taps read is rounded to multiples of 2^-bits, too.
+        dilation: Places.
+        most: Greatest magnitude of the states that come out.
+    """
 
     norm: _Norm
-    mix: Linear
+    taps: tuple[Numbers, ...]
+    bias: Numbers
+    bits: int
     dilation: int
+    most: float
 
     @classmethod
-    def of(cls, weights: Weights, name: str, dilation: int) -> _Layer:
-        norm = _Norm.of(weights, f"{name}.norm")
+    def of(cls, weights: Weights, name: str, dilation: int, *, most: float) -> _Layer:
+        """Take a layer that reads states of magnitude up to `most`."""
+        norm = _Norm.of(weights, f"{name}.norm", most=most)
         kernel = weights[f"{name}.mix.weight"]
         taps = [kernel[:, :, 0, tap].T for tap in range(kernel.shape[3])]
         mix = Linear.of(np.concatenate(taps), weights[f"{name}.mix.bias"], most=norm.most)
-        return cls(norm, mix, dilation)
+        whole = np.split(mix.weights * 2.0**mix.bits, len(taps))
+        return cls(norm, tuple(whole), mix.bias, mix.bits, dilation, most + mix.most)
 
     def __call__(self, states: Numbers) -> Numbers:
-        length, width = states.shape
-        seen = exact.rounded(np.maximum(self.norm(states), 0.0), self.mix.bits)
-        near = np.zeros((length, 3 * width))
-        kept = max(length - self.dilation, 0)
-        near[length - kept :, :width] = seen[:kept]
-        near[:, width : 2 * width] = seen
-        near[:kept, 2 * width :] = seen[length - kept :]
-        return states + (exact.times(near, self.mix.weights) + self.mix.bias)
+        seen = self.norm(states)
+        np.maximum(seen, 0.0, out=seen)
+        seen *= 2.0**self.bits
+        np.rint(seen, out=seen)
+        before, here, after = self.taps
+        found = exact.times(seen, here)
+        kept = len(seen) - self.dilation
+        if kept > 0:
+            found[self.dilation :] += exact.times(seen[:kept], before)
+            found[:kept] += exact.times(seen[self.dilation :], after)
+        found *= 2.0 ** (-2 * self.bits)
+        found += self.bias
+        found += states
+        return found
 
 
 @dataclass(frozen=True)
@@ -96,16 +131,19 @@ class BlockForward:
         Raises:
             ConfigurationError: Some are too large to be computed with.
         """
-        norm = _Norm.of(weights, "norm")
+        # Beside the embedding it reads marks of 0 or 1.
+        project = _linear(weights, "project", max(_most(weights["embedding.weight"]), 1.0))
+        layers: list[_Layer] = []
+        most = project.most
+        for number, dilation in enumerate(dilations):
+            layers.append(_Layer.of(weights, f"layers.{number}", dilation, most=most))
+            most = layers[-1].most
+        norm = _Norm.of(weights, "norm", most=most)
         summary = _linear(weights, "summary", norm.most)
         return cls(
             embedding=weights["embedding.weight"],
-            # Beside the embedding it reads marks of 0 or 1.
-            project=_linear(weights, "project", max(_most(weights["embedding.weight"]), 1.0)),
-            layers=tuple(
-                _Layer.of(weights, f"layers.{number}", dilation)
-                for number, dilation in enumerate(dilations)
-            ),
+            project=project,
+            layers=tuple(layers),
             norm=norm,
             places=_linear(weights, "places", norm.most),
             summary=summary,
