@@ -156,8 +156,11 @@ def _arrange(read: _Read) -> tuple[Rows, dict[str, tuple[int, int]]]:
     """Return the distinct vectors, sorted by provider and bytes, and where each provider's lie."""
     width = _OWNER_BYTES + read.width
     keyed = np.frombuffer(read.keyed, np.dtype((np.void, width)))
-    distinct = np.unique(keyed).view(np.uint8).reshape(-1, width)
-    # Millions of rows: no more copies of them than it takes.
+    # Millions of rows: sorted where they lie, and let go of before the next copy of them.
+    keyed.sort()
+    new = np.ones(len(keyed), np.bool_)
+    new[1:] = keyed[1:] != keyed[:-1]
+    distinct = keyed[new].view(np.uint8).reshape(-1, width)
     del keyed
     read.keyed = bytearray()
     owners = np.ascontiguousarray(distinct[:, :_OWNER_BYTES]).view(">u4").ravel()

@@ -34,8 +34,8 @@ class Sizes:
 
     Attributes:
         seal_rows: So many rows that are settled are sealed; fewer are searched in memory.
-        segment_rows: A segment is made of at most so many rows, so that a build takes at most a
-            GiB; searches go through the more of them the fewer rows they have.
+        segment_rows: A segment is made of at most so many rows, so that a build takes no more than
+            about a GiB; the smaller they are, the more of them a search goes through.
         flat_rows: Providers with more vectors in a segment are searched through its lists.
         settle_seconds: No transaction that remembers blocks is open for longer.
     """

@@ -129,6 +129,24 @@ class Node:
         return found
 
 
+LISTED = Sizes(seal_rows=80, settle_seconds=0.0, flat_rows=64)
+"""So small that lists are made."""
+SHOWN = vectors(160)
+ASKED = near(SHOWN, 0.999)
+
+
+def fill(node: Node, rows: Vectors = SHOWN) -> None:
+    node.remember(1, rows[: len(rows) // 2])
+    node.remember(2, rows[len(rows) // 2 :])
+
+
+def numbers(found: list[Recalled | None]) -> list[bytes | None]:
+    return [match.commitment_sha256 if match else None for match in found]
+
+
+EACH = [commitment(1)] * 80 + [commitment(2)] * 80
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def shared_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -1,10 +1,8 @@
-"""Segments are made once, shared, merged, made anew where they must be, and forget."""
+"""Segments are made once, shared and merged, by whichever process comes first."""
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,53 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from sqlalchemy import Engine
 
-from coin_protocol.database.engine import open_engine, writing
-from coin_protocol.embedding import Vectors
+from coin_protocol.database.engine import open_engine
 from coin_protocol.errors import InvalidInputError, StoreUnavailableError
 from coin_protocol.testing.small import small_profile
 from tests.unit.memory.conftest import (
-    DIMENSION,
+    ASKED,
+    EACH,
+    LISTED,
     OTHER_PROFILE,
     PROFILE,
+    SHOWN,
     MakeNode,
     Node,
     commitment,
-    make_tables,
+    fill,
     near,
+    numbers,
     vectors,
 )
-from verifier_sdk.memory import Recalled, Sizes, SqlMemory
+from verifier_sdk.memory import Sizes, SqlMemory
 from verifier_sdk.memory import keeper as keeper_module
 from verifier_sdk.memory import sql as sql_module
 from verifier_sdk.memory import tail as tail_module
-from verifier_sdk.memory.build import write_segment
 from verifier_sdk.memory.keeper import Piece, merge
 from verifier_sdk.memory.segment import HEADER_FILE, LISTS_FILE, ROWS_FILE
-from verifier_sdk.memory.vectors import encode
-
-LISTED = Sizes(seal_rows=80, settle_seconds=0.0, flat_rows=64)
-"""So small that lists are made."""
-SHOWN = vectors(160)
-ASKED = near(SHOWN, 0.999)
 
 
 def refuse(*_: object, **__: object) -> None:
     msg = "nothing was to be built"
     raise AssertionError(msg)
-
-
-def fill(node: Node, rows: Vectors = SHOWN) -> None:
-    node.remember(1, rows[: len(rows) // 2])
-    node.remember(2, rows[len(rows) // 2 :])
-
-
-def numbers(found: list[Recalled | None]) -> list[bytes | None]:
-    return [match.commitment_sha256 if match else None for match in found]
-
-
-EACH = [commitment(1)] * 80 + [commitment(2)] * 80
 
 
 def test_a_process_that_starts_builds_nothing(
@@ -174,205 +155,6 @@ def test_rows_of_profiles_that_are_not_known_are_sealed_for_those_who_do(
 def test_sizes_that_cannot_be_kept_to_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
         Sizes(**wrong)
-
-
-# Damage
-
-
-def flip(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.unlink()
-    path.write_bytes(raw)
-
-
-def cut(path: Path) -> None:
-    raw = path.read_bytes()
-    path.unlink()
-    path.write_bytes(raw[: len(raw) // 2])
-
-
-@pytest.mark.parametrize("name", [HEADER_FILE, ROWS_FILE, LISTS_FILE, "manifest.json"])
-@pytest.mark.parametrize("spoil", [flip, cut, Path.unlink])
-def test_what_is_damaged_is_made_again(
-    make_node: MakeNode, name: str, spoil: Callable[[Path], None]
-) -> None:
-    node = make_node(sizes=LISTED)
-    if node.engine.dialect.name == "postgresql" and spoil is not flip:
-        pytest.skip("files are the same whatever the database is")
-    fill(node)
-    node.memory.maintain()
-    spoil(next(path for path in node.files() if path.name == name))
-    after = make_node(sizes=LISTED)
-    assert numbers(after.lookup(ASKED)) == EACH
-    after.memory.maintain()
-    assert (after.memory.state().vectors, after.memory.state().tail) == (160, 0)
-    # Who had the old files open goes on, and takes the new ones.
-    assert numbers(node.lookup(ASKED)) == EACH
-
-
-def test_a_disk_that_loses_what_is_written_is_no_endless_loop(
-    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-
-    def spoilt(engine: Engine, folder: Path, **named: Any) -> object:
-        written = write_segment(engine, folder, **named)
-        flip(folder / ROWS_FILE)
-        return written
-
-    monkeypatch.setattr(keeper_module, "write_segment", spoilt)
-    flip(next(path for path in node.files() if path.name == ROWS_FILE))
-    after = make_node(sizes=LISTED)
-    with pytest.raises(StoreUnavailableError, match="is the disk well"):
-        after.lookup(ASKED)
-
-
-def test_a_cache_that_is_emptied_is_made_again(make_node: MakeNode) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-    shutil.rmtree(node.cache)
-    assert numbers(node.lookup(ASKED)) == EACH
-    assert node.memory.state().tail == 160
-    node.memory.maintain()
-    assert (node.memory.state().vectors, node.memory.state().tail) == (160, 0)
-
-
-def test_what_an_interrupted_build_left_is_swept_away(make_node: MakeNode) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-    folder = next(node.cache.glob("*"))
-    (folder / "1-9-abandoned").mkdir()
-    (folder / "1-9-abandoned" / ROWS_FILE).write_bytes(b"half")
-    (folder / "manifest.json.part").write_bytes(b"half")
-    node.memory.maintain()
-    assert sorted(path.name for path in folder.iterdir() if "-" not in path.name) == [
-        "lock",
-        "manifest.json",
-    ]
-    assert not (folder / "1-9-abandoned").exists()
-
-
-def test_a_database_that_was_made_anew_is_not_taken_for_the_old_one(
-    make_node: MakeNode,
-) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-    make_tables(node.engine)
-    other = vectors(160, seed=77)
-    fill(node, other[::-1])
-    assert not any(match and match.exact for match in node.lookup(SHOWN))
-    node.memory.maintain()
-    found = node.lookup(near(other, 0.999))
-    assert numbers(found) == EACH[::-1]
-    assert node.memory.state().vectors == 160
-
-
-def test_a_database_that_was_set_back_is_not_taken_for_what_it_became(
-    make_node: MakeNode,
-) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-    make_tables(node.engine)
-    node.remember(3, SHOWN[:10])
-    after = make_node(sizes=LISTED)
-    after.memory.maintain()
-    assert numbers(after.lookup(ASKED[:10])) == [commitment(3)] * 10
-    node.memory.maintain()
-    assert numbers(node.lookup(ASKED[:10])) == [commitment(3)] * 10
-
-
-# Forgetting
-
-
-def kept_on_disk(node: Node, rows: Vectors) -> list[int]:
-    """Return which vectors lie in some file."""
-    raw = b"".join(path.read_bytes() for path in node.files())
-    _, encoded = encode(rows, DIMENSION)
-    return [at for at, row in enumerate(encoded) if row.tobytes() in raw]
-
-
-def test_what_is_forgotten_is_not_found_and_vanishes_from_disk_and_memory(
-    make_node: MakeNode,
-) -> None:
-    here, there = make_node(sizes=LISTED), make_node(sizes=LISTED, machine="there")
-    here.remember(1, SHOWN[:80])
-    for node in (here, there):
-        node.memory.maintain()
-        assert len(kept_on_disk(node, SHOWN)) == 80
-    here.remember(2, SHOWN[80:])
-    assert here.forget(here.times()[80]) == 80
-    for node in (here, there):
-        assert numbers(node.lookup(ASKED)) == [commitment(2)] * 160
-        assert [match and match.exact for match in node.lookup(SHOWN[:3])] == [False] * 3
-        node.memory.maintain()
-        assert numbers(node.lookup(ASKED)) == [commitment(2)] * 160
-        assert kept_on_disk(node, SHOWN) == list(range(80, 160))
-        assert node.memory.state().vectors == 80
-
-
-def test_what_is_forgotten_before_it_was_sealed_leaves_the_tail(make_node: MakeNode) -> None:
-    node = make_node(sizes=Sizes(settle_seconds=0.0))
-    node.remember(1, SHOWN[:5])
-    node.remember(2, SHOWN[5:8])
-    assert node.lookup(SHOWN[:1])[0] is not None
-    assert node.forget(node.times()[5]) == 5
-    assert numbers(node.lookup(ASKED[:1])) == [commitment(2)]
-    assert node.memory.state().tail == 8
-    node.memory.maintain()
-    assert node.memory.state().tail == 3
-
-
-def test_forgetting_all_leaves_nothing(make_node: MakeNode) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.memory.maintain()
-    assert node.forget(node.times()[-1] + 1) == 160
-    node.memory.maintain()
-    assert node.lookup(SHOWN) == [None] * 160
-    assert kept_on_disk(node, SHOWN) == []
-    node.remember(3, SHOWN[:3])
-    assert numbers(node.lookup(ASKED[:3])) == [commitment(3)] * 3
-
-
-def test_a_vector_whose_first_block_was_forgotten_is_found_by_its_next(
-    make_node: MakeNode,
-) -> None:
-    node = make_node(sizes=LISTED)
-    node.remember(1, SHOWN[:80])
-    node.remember(2, SHOWN[:80])
-    node.memory.maintain()
-    assert node.forget(node.times()[80]) == 80
-    for _ in range(2):
-        assert numbers(node.lookup(ASKED[:80])) == [commitment(2)] * 80
-        node.memory.maintain()
-    assert node.memory.state().blocks == 80
-
-
-def test_no_more_is_forgotten_at_once_than_asked(node: Node) -> None:
-    node.remember(1, SHOWN[:5])
-    before = node.times()[-1] + 1
-    counts = []
-    for _ in range(4):
-        with writing(node.engine) as connection:
-            counts.append(node.memory.forget(connection, before, at_most=2))
-    assert counts == [2, 2, 1, 0]
-
-
-def test_a_folder_that_cannot_be_made_is_named(make_node: MakeNode) -> None:
-    node = make_node(sizes=LISTED)
-    fill(node)
-    node.cache.write_text("a file")
-    with pytest.raises(InvalidInputError, match="here"):
-        node.memory.maintain()
-    # What is in memory is found all the same.
-    assert numbers(node.lookup(ASKED)) == EACH
 
 
 # At once
