@@ -10,6 +10,7 @@ import pytest
 
 from coin_protocol.demo.scenarios import SCENARIOS
 from coin_protocol.exposure import Caps
+from coin_protocol.models import Models
 from coin_protocol.offline import verify_bundle
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.receipt import read_bundle, read_receipt
@@ -18,6 +19,7 @@ from coin_protocol.testing.adversaries import ADVERSARIES
 from coin_protocol.v1 import receipt_pb2
 from tests.support.command import Done, run_coin
 from tests.support.demo import trust_of
+from verifier_sdk.replaying import replay_bundle
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
 
@@ -142,6 +144,18 @@ def test_each_bundle_is_borne_out_by_its_evidence(
             policy=Policy.shipped(),
         )
         assert set(found.unchecked) <= {"WHOLE_EMBEDDING", "WHOLE_TEXT"}
+
+
+def test_each_bundle_is_decided_again_to_the_same_bits_by_another_process(
+    bundles: list[receipt_pb2.Bundle], kept: Path
+) -> None:
+    models = Models(Profile.shipped("demo"))
+    judged = []
+    for bundle in bundles:
+        found = replay_bundle(bundle, trust=trust_of(kept), models=models, policy=Policy.shipped())
+        assert found.difference is None
+        judged.append(found.judge)
+    assert True in judged
 
 
 def test_each_receipt_is_kept_beside_its_bundle(demo: Done, kept: Path) -> None:
