@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -141,22 +142,40 @@ def ask_on_loop(
         response_id: For what.
         found: Takes the answer.
     """
+    question: Future[delivery_pb2.Delivery] = Future()
+    kept: list[asyncio.Task[delivery_pb2.Delivery]] = []
+
+    def begin() -> None:
+        # Not before the loop runs this: a loop that ends first would leave a coroutine unawaited.
+        task = loop.create_task(ask_async(client, origin, response_id))
+        kept.append(task)
+        task.add_done_callback(partial(_pass_on, question))
 
     def answered(question: Future[delivery_pb2.Delivery]) -> None:
         pending.pop(question, None)
+        kept.clear()
         failed = question.cancelled() or question.exception() is not None
         found(None if failed else question.result())
 
-    coroutine = ask_async(client, origin, response_id)
-    try:
-        question = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    except RuntimeError:
-        # The loop is closed.
-        coroutine.close()
-        found(None)
-        return
     pending[question] = loop
     question.add_done_callback(answered)
+    try:
+        loop.call_soon_threadsafe(begin)
+    except RuntimeError:
+        # The loop is closed.
+        question.cancel()
+
+
+def _pass_on(
+    question: Future[delivery_pb2.Delivery], task: asyncio.Task[delivery_pb2.Delivery]
+) -> None:
+    """Answer a question with what came of asking."""
+    if task.cancelled():
+        question.cancel()
+    elif (failed := task.exception()) is not None:
+        question.set_exception(failed)
+    else:
+        question.set_result(task.result())
 
 
 def settled(pending: Pending, seconds: float) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,7 +19,7 @@ from tests.support.gateways import ID, json_of
 from tests.unit.collecting.house import ASKED, JSON, LIBRARIES, STREAM, URL, House
 from verifier_sdk.collecting import ProblemKind
 from verifier_sdk.collecting import later as asking
-from verifier_sdk.collecting.later import Origin
+from verifier_sdk.collecting.later import Origin, Pending
 from verifier_sdk.collecting.reply import Endpoint
 
 LATE = delivery_pb2.MISSING_REASON_STORE_UNAVAILABLE
@@ -117,6 +119,22 @@ def test_a_loop_that_is_closed_by_then_is_told_of() -> None:
     origin = Origin.of(httpx2.Request("POST", URL), Endpoint.CHAT)
     asking.ask_on_loop(httpx2.AsyncClient(), loop, {}, origin, "a", found.append)
     assert found == [None]
+
+
+def test_a_loop_that_ends_before_it_asks_leaves_no_coroutine_behind() -> None:
+    loop = asyncio.new_event_loop()
+    pending: Pending = {}
+    found: list[object] = []
+    origin = Origin.of(httpx2.Request("POST", URL), Endpoint.CHAT)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asking.ask_on_loop(httpx2.AsyncClient(), loop, pending, origin, "a", found.append)
+        assert len(pending) == 1
+        loop.close()
+        assert asking.settled(pending, 5)
+        gc.collect()
+    assert found == [None]
+    assert [str(warning.message) for warning in told] == []
 
 
 def test_a_receipt_whose_disk_was_slow_is_had_later(slow: Slow) -> None:
