@@ -21,7 +21,7 @@ from coin_protocol.errors import (
     SignatureError,
     VerificationError,
 )
-from coin_protocol.keys import KeyRing, read_time
+from coin_protocol.keys import read_time
 from coin_protocol.keyset import stamp
 from coin_protocol.limits import CHALLENGE_NONCE_BYTES
 from coin_protocol.memory import EvidenceMemory, InMemoryEvidence
@@ -197,6 +197,8 @@ class Auditor:
 
         try:
             served = await provider.served_key_set()
+            if served == case.served:
+                return case
             if not rooted_keys(served, self._trust, seen_at=now).continues(case.keys):
                 return case
         except (PeerUnavailableError, VerificationError):
@@ -216,7 +218,7 @@ class Auditor:
             receipt.fingerprints.CopyFrom(fingerprints)
         case = replace(case, receipt=receipt, manifest=manifest)
         signed = ((manifest, envelope.MANIFEST), (receipt.fingerprints, envelope.FINGERPRINTS))
-        if all(_signed_by(case.keys, *one) for one in signed):
+        if all(_signed_by(case, *one) for one in signed):
             return case
         return await self._with_newer_keys(case, provider)
 
@@ -274,10 +276,10 @@ class Auditor:
         for field, payload_type in (("opening", answer), ("refusal", envelope.REFUSAL)):
             if entry.HasField(field):  # type: ignore[arg-type]
                 answered = getattr(entry, field)
-                if not _signed_by(case.keys, answered, payload_type):
+                if not _signed_by(case, answered, payload_type):
                     # By a key of today, if the provider rotated in the middle of the audit.
                     case = await self._with_newer_keys(case, provider)
-                if not _signed_by(case.keys, answered, payload_type):
+                if not _signed_by(case, answered, payload_type):
                     # Bytes that nobody signed are evidence against nobody: no answer came.
                     entry.no_answer = "NOT_SIGNED_BY_PROVIDER"
                     entry.ClearField(field)  # type: ignore[arg-type]
@@ -313,9 +315,9 @@ def _blame(case: Case, status: str) -> str:
     return status if promised else RETENTION_ENDED
 
 
-def _signed_by(keys: KeyRing, signed: envelope_pb2.Envelope, payload_type: str) -> bool:
+def _signed_by(case: Case, signed: envelope_pb2.Envelope, payload_type: str) -> bool:
     try:
-        envelope.verify(signed, payload_type, keys)
+        case.signing_key(signed, payload_type)
     except (SignatureError, InvalidInputError):
         return False
     return True
