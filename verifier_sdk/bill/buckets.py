@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from functools import cached_property
+from operator import attrgetter
 
 from coin_protocol.vendors import Reported
+from verifier_sdk.bill.committed import Committed
 from verifier_sdk.bill.line import Line, Period, same_model
 from verifier_sdk.bill.reading import Reading
 from verifier_sdk.bill.receipts import Facts
-
-_NONE: Final = timedelta()
+from verifier_sdk.bill.shelf import Shelf
 
 
 @dataclass
@@ -48,29 +48,39 @@ class Group:
         self.requests = (self.requests or 0) + (line.requests or 0) if known else None
         self.reported = _sum(self.reported, reported)
 
-    def receipts(self) -> tuple[Sequence[Facts], bool]:
-        """Return the receipts to compare with, and whether they are those of all requests.
+    # Each line of a group is compared with all its receipts: they are summed up once.
 
-        Those inside are certain. Where the number of requests says so, or the sums agree, those
-        at the edge are of this period too.
+    @cached_property
+    def certain(self) -> Committed:
+        """What the receipts come to that are wholly of this period."""
+        return Committed.of(self.inside)
+
+    @cached_property
+    def every(self) -> Committed:
+        """The same, with those at the edge."""
+        return Committed.of([*self.inside, *self.edge])
+
+    @cached_property
+    def committed(self) -> tuple[Committed, bool]:
+        """What to compare with, and whether it is that of all requests.
+
+        Where the number of requests says so, or the sums agree, receipts at the edge are of this
+        period too.
         """
-        every = [*self.inside, *self.edge]
-        choices = (self.inside, every)
-        for receipts in choices:
-            if self.requests == _requests(receipts):
-                return receipts, True
-        for receipts in choices:
-            if receipts and self._sums() == _sums(receipts):
-                return receipts, True
-        return self.inside, False
+        choices = (self.certain, self.every)
+        for found in choices:
+            if self.requests == found.requests:
+                return found, True
+        billed = self.reported.prompt_tokens, self.reported.generated
+        for found in choices:
+            if found.receipts and billed == (found.prompt_tokens, found.generated):
+                return found, True
+        return self.certain, False
 
     @property
     def more_receipts_than_requests(self) -> bool:
         """Whether fewer requests are billed than certainly were made."""
-        return self.requests is not None and self.requests < _requests(self.inside)
-
-    def _sums(self) -> tuple[int, int]:
-        return self.reported.prompt_tokens, self.reported.generated
+        return self.requests is not None and self.requests < self.certain.requests
 
 
 class Buckets:
@@ -108,7 +118,7 @@ class Buckets:
         by_model: dict[str, list[Group]] = {}
         for (_, _, model), group in self._groups.items():
             by_model.setdefault(model, []).append(group)
-        shelves = {model: _Shelf(groups) for model, groups in by_model.items()}
+        shelves = {model: Shelf(groups, attrgetter("period")) for model, groups in by_model.items()}
         left = 0
         for facts in receipts:
             fitting = [
@@ -129,35 +139,10 @@ class Buckets:
         return left
 
 
-class _Shelf:
-    """Groups of one model in order of time."""
-
-    def __init__(self, groups: list[Group]) -> None:
-        self._groups = sorted(groups, key=lambda group: group.period.start)
-        self._starts = [group.period.start for group in self._groups]
-        self._widest = max((g.period.end - g.period.start for g in self._groups), default=_NONE)
-
-    def around(self, period: Period) -> list[Group]:
-        """Return the groups that have a moment in common with a period."""
-        low = bisect_left(self._starts, period.start - self._widest)
-        high = bisect_right(self._starts, period.end)
-        return [group for group in self._groups[low:high] if group.period.overlaps(period)]
-
-
 def _key(line: Line) -> tuple[datetime, datetime, str] | None:
     if line.period is None:
         return None
     return line.period.start, line.period.end, same_model(line.model)
-
-
-def _sums(receipts: Sequence[Facts]) -> tuple[int, int]:
-    prompt = sum(facts.prompt_tokens for facts in receipts)
-    return prompt, sum(facts.generated for facts in receipts)
-
-
-def _requests(receipts: Iterable[Facts]) -> int:
-    """Return how many requests these are; the choices of one share its nonce."""
-    return len({facts.client_nonce for facts in receipts})
 
 
 def _sum(one: Reported, other: Reported) -> Reported:

@@ -15,6 +15,7 @@ from coin_protocol.profile import Policy
 from coin_protocol.vendors import CONVENTIONS, Reported
 from verifier_sdk.bill.book import ReceiptBook
 from verifier_sdk.bill.codes import Code, Finding, Verdict
+from verifier_sdk.bill.committed import Committed
 from verifier_sdk.bill.fields import UnreadableError
 from verifier_sdk.bill.formats import AUTO, Shape, find_shape
 from verifier_sdk.bill.line import Kind, Line
@@ -23,7 +24,7 @@ from verifier_sdk.bill.prices import PriceList
 from verifier_sdk.bill.pricing import Priced, check_price, output_money
 from verifier_sdk.bill.reading import Reading, read
 from verifier_sdk.bill.receipts import State
-from verifier_sdk.bill.reconcile import Committed, Reconciled, reconcile
+from verifier_sdk.bill.reconcile import Reconciled, reconcile
 from verifier_sdk.bill.requests import Requests
 from verifier_sdk.bill.rules import Pace, check_alone
 from verifier_sdk.bill.source import Row, Source, Told, Unreadable

@@ -15,6 +15,8 @@ from verifier_sdk.bill.limits import MAX_NAME_CHARACTERS
 from verifier_sdk.bill.line import Period
 
 _MONEY: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_ZERO: Final = re.compile(r"-?0{1,15}(\.0{1,40})?([eE][+-]?[0-9]{1,6})?", re.ASCII)
+"""OpenAI's costs API writes nothing as `0E-6176`."""
 _DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _MOST_MONEY: Final = Decimal(10) ** 15
@@ -146,7 +148,7 @@ def read_money(name: str, value: object) -> Decimal:
     Raises:
         UnreadableError: It is no plain number, or out of range.
     """
-    if isinstance(value, str) and _MONEY.fullmatch(value):
+    if isinstance(value, str) and (_MONEY.fullmatch(value) or _ZERO.fullmatch(value)):
         value = Decimal(value)
     if type(value) is int:
         value = Decimal(value)
@@ -155,6 +157,8 @@ def read_money(name: str, value: object) -> Decimal:
         fine = isinstance(exponent, int) and exponent >= _FINEST
         if fine and value.adjusted() < _MOST_MONEY.adjusted():
             return value
+        if not value:
+            return Decimal()
     raise _wrong(name, value, "a plain decimal number, such as 0.7923")
 
 

@@ -7,10 +7,11 @@ given to one of two lines that look alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from operator import attrgetter
 
 from coin_protocol.vendors import Reported
 from verifier_sdk.bill.book import ReceiptBook
@@ -18,6 +19,7 @@ from verifier_sdk.bill.buckets import Buckets, Group
 from verifier_sdk.bill.line import Kind, Line, same_model
 from verifier_sdk.bill.reading import Reading
 from verifier_sdk.bill.receipts import Facts
+from verifier_sdk.bill.shelf import Shelf
 
 _Key = tuple[str, int, int]
 
@@ -41,7 +43,7 @@ class Match:
 
     Attributes:
         how: They were matched.
-        receipts: One a choice, or those of a bucket.
+        receipts: One a choice; those of a bucket are its group's.
         complete: Whether they are all that the line bills.
         group: Of a bucket's line.
         reused: The receipt was noted for another reply, too.
@@ -72,11 +74,10 @@ class Matcher:
         """Match with `book`; `skew` is by how much honest clocks may differ."""
         self._book, self._skew = book, skew
         self._buckets = Buckets(skew)
-        self._alike: dict[_Key, list[Facts]] = {}
-        for facts in book:
-            if facts.counts:
-                key = same_model(facts.model), facts.prompt_tokens, facts.generated
-                self._alike.setdefault(key, []).append(facts)
+        usable = [facts for facts in book if facts.counts]
+        self._alike = _shelves(usable)
+        # One that was kept with an id is not for a line with another.
+        self._nameless = _shelves(facts for facts in usable if not facts.response_id)
         self._claims: Counter[bytes] = Counter()
         self._given: dict[bytes, int] = {}
         self.unused = 0
@@ -131,12 +132,8 @@ class Matcher:
         if line.period is None:
             return []
         key = same_model(line.model), reported.prompt_tokens, reported.generated
-        window = line.period.widened(self._skew)
-        return [
-            facts
-            for facts in self._alike.get(key, [])
-            if not (facts.response_id and line.ids) and facts.served.overlaps(window)
-        ]
+        shelf = (self._nameless if line.ids else self._alike).get(key)
+        return [] if shelf is None else shelf.around(line.period.widened(self._skew))
 
     def _by_counts(self, line: Line, reported: Reported) -> Match:
         found = self._candidates(line, reported)
@@ -155,5 +152,13 @@ class Matcher:
         group = self._buckets.find(line)
         if group is None or not (group.inside or group.edge):
             return NO_MATCH
-        receipts, complete = group.receipts()
-        return Match(how=How.BUCKET, receipts=receipts, complete=complete, group=group)
+        return Match(how=How.BUCKET, complete=group.committed[1], group=group)
+
+
+def _shelves(receipts: Iterable[Facts]) -> dict[_Key, Shelf[Facts]]:
+    """Return receipts by what they have in common with a line, in order of time."""
+    alike: dict[_Key, list[Facts]] = {}
+    for facts in receipts:
+        key = same_model(facts.model), facts.prompt_tokens, facts.generated
+        alike.setdefault(key, []).append(facts)
+    return {key: Shelf(found, attrgetter("served")) for key, found in alike.items()}

@@ -17,6 +17,9 @@ _ROUNDED_TO: Final = Decimal("0.005")
 """Half a cent: an amount of whole units is not taken to be rounded to them."""
 _SLACK: Final = Decimal("0.000001")
 """Of the amount: sums in binary floating point, as gateways make them, end in noise."""
+_CLEAR: Final = 4
+"""A mistake is named where it is so many times what rounding may hide: a cost in cents, or of
+nothing, is near many sums."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ def check_price(line: Line, reported: Reported, prices: PriceList) -> Priced:
         (
             (code, why)
             for code, amount, why in _mistakes(reported, price, expected)
-            if amount != expected and _same(line.cost, amount)
+            if _is(line.cost, amount, expected)
         ),
         (Code.PRICE_ABOVE_LIST if line.cost > expected else Code.PRICE_BELOW_LIST, ""),
     )
@@ -149,8 +152,19 @@ def _of(tokens: int, price: Decimal | None) -> Decimal:
     return (tokens * (price or Decimal())).scaleb(_MILLION)
 
 
+def _is(cost: Decimal, mistaken: Decimal, expected: Decimal) -> bool:
+    """Whether a cost is a mistaken amount, and no other that rounds alike."""
+    clear = abs(mistaken - expected) > _CLEAR * _hidden(cost, mistaken)
+    return clear and cost != 0 and _same(cost, mistaken)
+
+
 def _same(cost: Decimal, amount: Decimal) -> bool:
     """Whether a cost is an amount, rounded as the cost is written."""
+    return abs(cost - amount) <= _hidden(cost, amount)
+
+
+def _hidden(cost: Decimal, amount: Decimal) -> Decimal:
+    """Return by how much an amount may differ from a cost that it was rounded to."""
     exponent = cost.as_tuple().exponent
     written = Decimal(5).scaleb(exponent - 1) if isinstance(exponent, int) else Decimal()
-    return abs(cost - amount) <= min(written, _ROUNDED_TO) + abs(amount) * _SLACK
+    return min(written, _ROUNDED_TO) + abs(amount) * _SLACK

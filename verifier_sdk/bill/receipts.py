@@ -20,7 +20,8 @@ from verifier_sdk.bill.fields import YEARS, read_json
 from verifier_sdk.bill.line import NO_TERMS, Period, Terms
 from verifier_sdk.bill.replies import terms_of
 
-_NEED_NO_KEYS: Final = frozenset({"CLIENT_NONCE", "REQUEST_DIGEST", "ANSWER_DIGEST", "BILL"})
+_BILL: Final = "BILL"
+_NEED_NO_KEYS: Final = frozenset({"CLIENT_NONCE", "REQUEST_DIGEST", "ANSWER_DIGEST", _BILL})
 
 
 class State(StrEnum):
@@ -167,11 +168,11 @@ class Examiner:
         except (VerificationError, InvalidInputError, KeyError):
             # An audit that nobody here can believe takes nothing from the receipt.
             return facts
-        return _audited(facts, found.verdict, opened=not found.unchecked)
+        return audited(facts, found.verdict, opened=not found.unchecked)
 
     def _state(self, receipt: receipt_pb2.Receipt, profile: bytes) -> tuple[State, str]:
         case = Case(
-            receipt=receipt,
+            receipt=_untold(receipt),
             trust=self.trust or Trust((), pinned("verifiers", ())),
             profile=self.profiles.get(profile) or next(iter(self.profiles.values())),
             policy=self.policy,
@@ -186,6 +187,20 @@ class Examiner:
         return (State.INVALID if failed else State.UNDECIDED), reason
 
 
+def _untold(receipt: receipt_pb2.Receipt) -> receipt_pb2.Receipt:
+    """Return a receipt without the usage that came with its reply.
+
+    Here the line is the bill, and is held against what is signed. A gateway may have passed on
+    a block of its upstream's that counts otherwise: that takes nothing from the receipt.
+    """
+    if not receipt.HasField("billed"):
+        return receipt
+    untold = receipt_pb2.Receipt()
+    untold.CopyFrom(receipt)
+    untold.ClearField("billed")
+    return untold
+
+
 def _without_keys(case: Case) -> tuple[State, str]:
     """Run what can be checked of a receipt that anybody may have made."""
     for check in CHECKS:
@@ -197,11 +212,20 @@ def _without_keys(case: Case) -> tuple[State, str]:
     return State.UNVERIFIED, ""
 
 
-def _audited(facts: Facts, verdict: receipt_pb2.Verdict, *, opened: bool) -> Facts:
-    """Return a receipt's facts with what its audit adds."""
+def audited(facts: Facts, verdict: receipt_pb2.Verdict, *, opened: bool) -> Facts:
+    """Return a receipt's facts with what its audit adds.
+
+    Args:
+        facts: Of the receipt alone.
+        verdict: Believed.
+        opened: Whether all that it opened was checked again.
+    """
     failed = [
         result.code for result in verdict.checks if result.status == receipt_pb2.CHECK_STATUS_FAILED
     ]
+    if failed == [_BILL] and verdict.fault == receipt_pb2.FAULT_UNATTRIBUTED:
+        # It stopped at what the client was told, which is no word of the provider's.
+        return facts
     if failed:
         return replace(facts, state=State.INVALID, reason=f"{failed[0]}: its audit failed")
     if verdict.outcome == receipt_pb2.OUTCOME_FAIL:

@@ -9,6 +9,7 @@ from typing import Final
 from coin_protocol.vendors import MARKER_TOKENS, DifferenceCode, Reported, compare
 from verifier_sdk.bill.buckets import Group
 from verifier_sdk.bill.codes import Code, Finding
+from verifier_sdk.bill.committed import Committed
 from verifier_sdk.bill.line import Line
 from verifier_sdk.bill.matching import Match
 from verifier_sdk.bill.reading import Reading
@@ -24,33 +25,6 @@ _CODES: Final = {
 _LESS: Final = frozenset(
     {Code.GENERATED_LESS, Code.GENERATED_SLIGHTLY_LESS, Code.GENERATED_WITHOUT_REASONING}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """Sums of what receipts commit to, in tokens.
-
-    Attributes:
-        receipts: How many.
-        prompt_tokens: As signed.
-        prompts_known: Whether they are of every request; where its upstream gave no usage, a
-            provider signs 0.
-        cached_prompt_tokens: As signed.
-        reasoning_tokens: As committed.
-        answer_tokens: As committed.
-    """
-
-    receipts: int
-    prompt_tokens: int
-    prompts_known: bool
-    cached_prompt_tokens: int
-    reasoning_tokens: int
-    answer_tokens: int
-
-    @property
-    def generated(self) -> int:
-        """All tokens that were generated."""
-        return self.reasoning_tokens + self.answer_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +62,13 @@ def reconcile(line: Line, reading: Reading, match: Match) -> Reconciled:
     found = Reconciled(reported=reading.reported, findings=reading.findings, notes=notes)
     if match.reused is not None or match.given_to is not None:
         return _spoken_for(line, found, match)
-    if not match.receipts and match.group is None:
+    if match.group is not None:
+        return _bucket(line.number, found, match.group)
+    if not match.receipts:
         return found
     doubtful = _doubtful(match.receipts)
     if doubtful is not None:
         return _without_worth(found, doubtful)
-    if reading.reported is None:
-        return found
-    found = replace(
-        found,
-        state=_state(match.receipts),
-        committed=_committed(match.receipts),
-        tier=_weakest(match.receipts),
-    )
-    if match.group is not None:
-        return _bucket(line.number, found, match.group, match)
     return _request(found, reading, match)
 
 
@@ -141,10 +107,11 @@ def _without_worth(found: Reconciled, facts: Facts) -> Reconciled:
 
 
 def _request(found: Reconciled, reading: Reading, match: Match) -> Reconciled:
-    committed = found.committed
-    if committed is None or reading.reported is None:
+    if reading.reported is None:
         return found
-    findings = _audits(match)
+    committed = Committed.of(match.receipts)
+    found = _resting_on(committed, found)
+    findings = _audits(committed)
     if not match.complete:
         # What the other choices add nobody knows; the prompt is billed with one of them.
         findings += _at_least(reading.reported, committed)
@@ -163,11 +130,15 @@ def _request(found: Reconciled, reading: Reading, match: Match) -> Reconciled:
     )
 
 
-def _audits(match: Match) -> list[Finding]:
-    failed = [facts for facts in match.receipts if facts.audit_failed]
-    if not failed:
+def _resting_on(committed: Committed, found: Reconciled) -> Reconciled:
+    return replace(found, state=committed.state, committed=committed, tier=committed.tier)
+
+
+def _audits(committed: Committed) -> list[Finding]:
+    failed = committed.audit_failed
+    if failed is None:
         return []
-    sentence = f"the audit of its receipt ({failed[0].origin}) failed: {failed[0].audit_failed}"
+    sentence = f"the audit of its receipt ({failed.origin}) failed: {failed.audit_failed}"
     return [Finding(code=Code.AUDIT_FAILED, sentence=sentence)]
 
 
@@ -236,24 +207,24 @@ def _at_least(reported: Reported, committed: Committed) -> list[Finding]:
     return [Finding(code=Code.GENERATED_LESS, sentence=sentence, tokens=excess)]
 
 
-def _bucket(number: int, found: Reconciled, group: Group, match: Match) -> Reconciled:
+def _bucket(number: int, found: Reconciled, group: Group) -> Reconciled:
     """Compare a group of lines with the receipts of its period."""
-    committed = found.committed or _committed(())
-    every = _committed([*group.inside, *group.edge])
+    committed, complete = group.committed
+    found = _resting_on(committed, found)
     shared = () if group.lines == 1 else (f"compared with {group.lines - 1} more lines together",)
-    if match.complete:
+    if complete:
         differences, notes = _differences(group.reported, committed)
         findings = [*differences, *_prompts(group.reported, committed)]
         findings = [_of_many(finding, committed.receipts) for finding in findings]
     else:
-        findings, notes = _bounds(group, committed, every)
-    findings = [*_audits(match), *(_beside(each, group, committed) for each in findings)]
+        findings, notes = _bounds(group, committed, group.every)
+    findings = [*_audits(committed), *(_beside(each, group, committed) for each in findings)]
     if number != group.first:
         # Counted once in the totals.
         findings = [replace(finding, tokens=None, money=None) for finding in findings]
     return replace(
         found,
-        equal=match.complete and not findings and not found.findings,
+        equal=complete and not findings and not found.findings,
         findings=(*found.findings, *findings),
         notes=(*found.notes, *shared, *notes),
     )
@@ -298,29 +269,3 @@ def _bounds(group: Group, inside: Committed, every: Committed) -> tuple[list[Fin
             f"tokens are borne out by none"
         )
     return findings, notes
-
-
-def _committed(receipts: Sequence[Facts]) -> Committed:
-    requests = {facts.client_nonce for facts in receipts}
-    # The choices of one request share its nonce, and one of them has its prompt.
-    with_prompt = {facts.client_nonce for facts in receipts if facts.prompt_tokens}
-    return Committed(
-        receipts=len(receipts),
-        prompt_tokens=sum(facts.prompt_tokens for facts in receipts),
-        prompts_known=requests == with_prompt,
-        cached_prompt_tokens=sum(facts.cached_prompt_tokens for facts in receipts),
-        reasoning_tokens=sum(facts.reasoning_tokens for facts in receipts),
-        answer_tokens=sum(facts.answer_tokens for facts in receipts),
-    )
-
-
-def _state(receipts: Sequence[Facts]) -> State | None:
-    states = {facts.state for facts in receipts}
-    if not states:
-        return None
-    return State.VERIFIED if states == {State.VERIFIED} else State.UNVERIFIED
-
-
-def _weakest(receipts: Sequence[Facts]) -> str:
-    tiers = ["asserted", "committed", "timed", "opened", "reexecuted", "attested"]
-    return tiers[min((tiers.index(facts.tier) for facts in receipts), default=0)]

@@ -11,6 +11,7 @@ from typing import Final
 
 from coin_protocol.vendors import MAX_TOKENS
 from verifier_sdk.bill.line import Terms
+from verifier_sdk.prompts import count_prompts
 
 _CAPS: Final = (
     "max_completion_tokens",
@@ -23,8 +24,10 @@ _BUDGETS: Final = (
     "reasoning.max_tokens",
     "generationConfig.thinkingConfig.thinkingBudget",
 )
-# Legacy completions generate `best_of` choices and show `n` of them.
+# Legacy completions generate `best_of` choices and show `n` of them, for each prompt.
 _CHOICES: Final = ("n", "best_of", "generationConfig.candidateCount")
+# As a collector's note has them, in place of the prompts themselves.
+_PROMPTS: Final = ("prompts",)
 
 
 def terms_of(request: Mapping[str, object]) -> Terms:
@@ -36,7 +39,8 @@ def terms_of(request: Mapping[str, object]) -> Terms:
     return Terms(
         max_tokens=max(_numbers(request, _CAPS), default=None),
         reasoning_budget=max(_numbers(request, _BUDGETS), default=None),
-        choices=max(_numbers(request, _CHOICES), default=1),
+        choices=max(_numbers(request, _CHOICES), default=1)
+        * max(_numbers(request, _PROMPTS), default=count_prompts(request)),
     )
 
 

@@ -10,8 +10,8 @@ from coin_protocol.usage import INSIDE
 from coin_protocol.vendors import Reported
 from verifier_sdk.bill.check import BillCheck, Checked
 from verifier_sdk.bill.codes import VERDICT_OF, Finding, Verdict
+from verifier_sdk.bill.committed import Committed
 from verifier_sdk.bill.line import Line
-from verifier_sdk.bill.reconcile import Committed
 from verifier_sdk.bill.totals import Amount, Money, Totals
 
 SCHEMA: Final = "coin.bill-check.v1"

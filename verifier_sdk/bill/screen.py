@@ -20,6 +20,8 @@ _MOST: Final = 100
 _PAGE: Final = 500
 _QUIET: Final = frozenset({Verdict.EQUAL, Verdict.MISSING_RECEIPT, Verdict.NO_COUNTS})
 _MOST_CHARACTERS: Final = 300
+_MOST_REASONS: Final = 600
+"""Characters: two findings with their numbers."""
 _NAME: Final = 34
 """Characters: the id of a reply, as most vendors make them."""
 
@@ -128,7 +130,7 @@ def _row(checked: Checked) -> list[Text | str]:
         str(checked.number),
         Text("\n").join(_plain(each) for each in said if each),
         Text(checked.verdict, _colour(checked)),
-        _plain(why(checked)),
+        _plain(why(checked), _MOST_REASONS),
     ]
 
 
@@ -140,9 +142,9 @@ def _colour(checked: Checked) -> str:
     return "green" if checked.verdict is Verdict.EQUAL else ""
 
 
-def _plain(text: str) -> Text:
+def _plain(text: str, most: int = _MOST_CHARACTERS) -> Text:
     """Return others' text as it is, on one line, not too long, and commanding nothing."""
     flat = printable(" ".join(text.split()))
-    if len(flat) > _MOST_CHARACTERS:
-        flat = f"{flat[:_MOST_CHARACTERS]}…"
+    if len(flat) > most:
+        flat = f"{flat[:most]}…"
     return Text(flat)

@@ -19,6 +19,7 @@ from coin_protocol.vendors import UsageError, read_usage
 from verifier_sdk.collecting.exchange import VENDOR, Exchange
 from verifier_sdk.collecting.problems import Problem, ProblemKind
 from verifier_sdk.collecting.reply import Json, Said
+from verifier_sdk.prompts import count_prompts
 from verifier_sdk.recorder import Recorder
 
 _LATE: Final = delivery_pb2.MISSING_REASON_STORE_UNAVAILABLE
@@ -250,7 +251,9 @@ def _caps(request: bytes) -> Json:
         return {}
     if not isinstance(document, dict):
         return {}
-    return {name: document[name] for name in _CAPS if type(document.get(name)) is int}
+    caps = {name: document[name] for name in _CAPS if type(document.get(name)) is int}
+    prompts = count_prompts(document)
+    return {**caps, "prompts": prompts} if prompts > 1 else caps
 
 
 class _Stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.unit.bill.making import MODEL, NOON, Provider, book, examiner
 from verifier_sdk.bill import BillCheck, Checked, Code, Facts, How, ReceiptBook, State, Verdict
+from verifier_sdk.bill.committed import Committed
 
 DAY = NOON.replace(hour=0)
 HALF = timedelta(hours=12)
@@ -272,7 +274,27 @@ def test_one_unverified_receipt_leaves_the_day_unverified(tmp_path: Path, acme: 
     assert (checked.verdict, checked.receipt) == (Verdict.EQUAL, State.UNVERIFIED)
 
 
-def test_many_buckets_find_their_receipts_quickly(tmp_path: Path, acme: Provider) -> None:
+def test_receipts_are_summed_up_once_for_all_lines_of_a_group(
+    tmp_path: Path, acme: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many keys, one model, one day: the sums must not be made again for each line."""
+    sums = 0
+    make = Committed.of
+
+    def counting(receipts: Sequence[Facts]) -> Committed:
+        nonlocal sums
+        sums += 1
+        return make(receipts)
+
+    monkeypatch.setattr(Committed, "of", counting)
+    found = book(*(facts(acme, str(number)) for number in range(4)))
+    rows = [result(35, 2, None, project_id=str(number)) for number in range(40)]
+    checked = check(tmp_path, found, rows)
+    assert [each.verdict for each in checked] == [Verdict.EQUAL] * 40
+    assert sums <= 2
+
+
+def test_each_of_many_buckets_finds_its_receipts(tmp_path: Path, acme: Provider) -> None:
     receipts = [
         facts(acme, str(number), NOON + timedelta(days=number), reasoning=number)
         for number in range(30)

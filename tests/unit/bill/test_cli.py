@@ -245,6 +245,17 @@ def test_long_texts_are_cut(bill: Coin, tmp_path: Path) -> None:
     assert done.out.count("m") < 340
 
 
+def test_two_findings_of_a_line_are_shown_with_all_their_numbers(
+    bill: Coin, tmp_path: Path
+) -> None:
+    listed = tmp_path / "prices.toml"
+    listed.write_text('currency = "USD"\n[models.acme-large]\ninput = "30"\noutput = "180"\n')
+    row = line(chat(20, 120, 100, total=240), cost="0.0402", currency="USD")
+    done = bill("check", made(tmp_path, row), "--prices", listed)
+    assert "with the 100 reasoning tokens once more 0.0402" in " ".join(done.out.split())
+    assert "…" not in done.out
+
+
 def test_a_long_bill_shows_how_far_it_is_to_whoever_looks(
     bill: Coin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

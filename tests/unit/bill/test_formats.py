@@ -144,6 +144,19 @@ def test_a_day_without_usage_is_no_line() -> None:
     assert [checked.number for checked in read("openai_usage.csv")] == [2, 4]
 
 
+@pytest.mark.parametrize("nothing", ['"0E-6176"', "0E-6176", '"0"', "0.0", "-0", '"0e+6111"'])
+def test_nothing_is_an_amount_however_it_is_written(tmp_path: Path, nothing: str) -> None:
+    """OpenAI writes the zero of a 128-bit decimal, such as 0E-6176."""
+    result = f'{{"amount": {{"value": {nothing}, "currency": "usd"}}, "line_item": "cached"}}'
+    bucket = f'{{"start_time": 1790812800, "end_time": 1790899200, "results": [{result}]}}'
+    (tmp_path / "costs.json").write_text(f'{{"data": [{bucket}]}}')
+    (checked,) = BillCheck(tmp_path / "costs.json")
+    assert checked.verdict is Verdict.NO_COUNTS
+    assert checked.line is not None
+    assert checked.line.cost == 0
+    assert len(str(checked.line.cost)) < 10
+
+
 def test_a_page_that_is_not_the_last_is_noticed() -> None:
     bill = BillCheck(DATA / "openai_usage.json")
     assert [of(checked).requests for checked in bill] == [3, 1]

@@ -84,6 +84,30 @@ def test_another_price_is_named_by_the_mistake_that_gives_it(
     assert cost in checked.findings[0].sentence
 
 
+@pytest.mark.parametrize(
+    ("cost", "code"),
+    [
+        # A cent may be 0.0057 rounded; so may it be a least charge, or any other sum.
+        ("0.01", Code.PRICE_ABOVE_LIST),
+        ("0.0060", Code.PRICE_ABOVE_LIST),
+        ("0.006", Code.PRICE_ABOVE_LIST),
+        ("0.0000", Code.PRICE_BELOW_LIST),
+    ],
+)
+def test_a_cost_that_rounds_to_many_sums_is_called_no_mistake(
+    tmp_path: Path, cost: str, code: Code
+) -> None:
+    (checked,) = check(tmp_path, billed(cost, chat(1000, 100, 80)), prices=LIST)
+    assert codes(checked) == [code]
+
+
+def test_what_is_given_for_nothing_leaves_nothing_out(tmp_path: Path) -> None:
+    """All is reasoning, and free: a cost of 0 is no mistake in reasoning's price."""
+    row = billed("0.00000000", chat(0, 100, 100))
+    (checked,) = check(tmp_path, row, prices=LIST)
+    assert codes(checked) == [Code.PRICE_BELOW_LIST]
+
+
 def test_reasoning_at_a_price_of_its_own_twice(tmp_path: Path) -> None:
     """Once more at either price: 80 tokens at 60, or at 15, beside 0.0081."""
     for cost in ("0.0129", "0.0093"):

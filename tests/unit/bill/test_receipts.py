@@ -25,6 +25,7 @@ from tests.unit.bill.making import NOON, POLICY, PROFILE, Provider, book, examin
 from verifier_sdk.bill import Examiner, ReceiptBook, State
 from verifier_sdk.bill import book as book_module
 from verifier_sdk.bill import receipt_files as files_module
+from verifier_sdk.bill import receipts as receipts_module
 
 
 def read(*paths: Path, trust: Trust | None = None) -> ReceiptBook:
@@ -58,10 +59,6 @@ def test_under_another_root_it_is_worth_nothing(acme: Provider) -> None:
     assert not facts.counts
 
 
-def bill_more(receipt: receipt_pb2.Receipt) -> None:
-    receipt.billed.completion_tokens += 1
-
-
 def other_answer(receipt: receipt_pb2.Receipt) -> None:
     receipt.answer = b"Green."
 
@@ -77,7 +74,6 @@ def other_nonce(receipt: receipt_pb2.Receipt) -> None:
 @pytest.mark.parametrize(
     ("edit", "check"),
     [
-        (bill_more, "BILL"),
         (other_answer, "ANSWER_DIGEST"),
         (other_request, "REQUEST_DIGEST"),
         (other_nonce, "CLIENT_NONCE"),
@@ -92,6 +88,16 @@ def test_a_receipt_that_contradicts_itself_is_invalid_with_a_root_or_without(
     facts = examiner(acme.trust if rooted else None).receipt(receipt)
     assert facts.state is State.INVALID
     assert facts.reason.startswith(f"{check}: ")
+
+
+@pytest.mark.parametrize("rooted", [True, False])
+def test_what_came_with_the_reply_is_no_bill_here(acme: Provider, *, rooted: bool) -> None:
+    """A gateway may pass on its upstream's own count: the line is held against what is signed."""
+    receipt = acme.receipt()
+    receipt.billed.completion_tokens += 40
+    facts = examiner(acme.trust if rooted else None).receipt(receipt)
+    assert facts.state is (State.VERIFIED if rooted else State.UNVERIFIED)
+    assert receipt.billed.completion_tokens == 390
 
 
 def test_a_provider_that_signs_a_false_bill_is_caught(acme: Provider) -> None:
@@ -167,6 +173,21 @@ def test_an_audit_of_nobody_known_leaves_the_receipt_as_it_is(
     for keys in ((), (files.root.read_bytes(),)):
         found = ReceiptBook.read([files.bundle], believing(parties, *keys))
         assert [(facts.state, facts.tier) for facts in found] == [(State.VERIFIED, "asserted")]
+
+
+def test_an_audit_that_stopped_at_what_the_client_was_told_takes_nothing_away(
+    acme: Provider,
+) -> None:
+    facts = examiner(acme.trust).receipt(acme.receipt())
+    verdict = receipt_pb2.Verdict(
+        outcome=receipt_pb2.OUTCOME_FAIL,
+        fault=receipt_pb2.FAULT_UNATTRIBUTED,
+        checks=[receipt_pb2.CheckResult(code="BILL", status=receipt_pb2.CHECK_STATUS_FAILED)],
+    )
+    assert receipts_module.audited(facts, verdict, opened=False) == facts
+    verdict.fault = receipt_pb2.FAULT_PROVIDER
+    found = receipts_module.audited(facts, verdict, opened=False)
+    assert (found.state, found.reason) == (State.INVALID, "BILL: its audit failed")
 
 
 @pytest.fixture

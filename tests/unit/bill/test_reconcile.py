@@ -270,9 +270,9 @@ def test_a_free_line_after_a_charged_one_is_told_where_the_receipt_is(
 # Choices
 
 
-def choices(acme: Provider, count: int, asked: int) -> ReceiptBook:
+def choices(acme: Provider, count: int, asked: int, body: object = None) -> ReceiptBook:
     look = examiner(acme.trust).receipt
-    body = {"n": asked}
+    body = body or {"n": asked}
     receipts = (
         acme.receipt(seed=f"choice {i}", nonce="one", prompt=20 * (i == 0), request=body)
         for i in range(count)
@@ -293,6 +293,14 @@ def test_a_choice_without_receipt_is_missing_and_no_inflation(
     checked = one(tmp_path, line(chat(20, 700, 600)), choices(acme, 1, 2))
     assert (checked.verdict, codes(checked)) == (Verdict.MISSING_RECEIPT, [])
     assert "receipts of 1 of 2 choices" in checked.notes
+
+
+def test_each_prompt_of_a_request_has_a_choice_of_its_own(tmp_path: Path, acme: Provider) -> None:
+    asked = {"prompt": ["why?", "how?"]}
+    checked = one(tmp_path, line(chat(20, 700, 600)), choices(acme, 1, 2, asked))
+    assert (checked.verdict, codes(checked)) == (Verdict.MISSING_RECEIPT, [])
+    checked = one(tmp_path, line(chat(20, 700, 600)), choices(acme, 2, 2, asked))
+    assert checked.verdict is Verdict.EQUAL
 
 
 def test_a_part_cannot_be_more_than_the_whole(tmp_path: Path, acme: Provider) -> None:

@@ -67,6 +67,9 @@ def test_more_completion_than_the_request_allowed(
         {"max_tokens": 100, "max_completion_tokens": 120},
         {"max_tokens": 40, "n": 3},
         {"max_tokens": 40, "best_of": 3},
+        {"max_tokens": 40, "prompt": ["a", "b", "c"]},
+        {"max_tokens": 20, "prompt": [[1, 2], [3], [4]], "n": 2},
+        {"max_tokens": 40, "prompts": 3},
         {"max_tokens": None},
         {"max_tokens": "100"},
         {"max_tokens": True},
@@ -78,6 +81,11 @@ def test_what_the_request_allowed_is_no_finding(
     tmp_path: Path, request_body: dict[str, Any]
 ) -> None:
     assert found(tmp_path, line(chat(20, 120, 100), request=request_body)) == []
+
+
+def test_a_prompt_in_tokens_is_one_prompt(tmp_path: Path) -> None:
+    row = line(chat(20, 120), request={"max_tokens": 119, "prompt": [1, 2, 3]})
+    assert found(tmp_path, row) == [Code.COMPLETION_ABOVE_CAP]
 
 
 def test_a_cap_may_stand_on_the_line_itself(tmp_path: Path) -> None:

@@ -177,6 +177,21 @@ def test_what_a_request_is_that_is_no_object_costs_no_note() -> None:
     assert "max_tokens" not in note
 
 
+@pytest.mark.parametrize(
+    ("prompt", "noted"), [('["why?", "how?"]', 2), ("[[1, 2], [3]]", 2), ("[1, 2]", None)]
+)
+def test_how_many_prompts_a_request_has_is_noted(prompt: str, noted: int | None) -> None:
+    """Each may be answered up to the cap."""
+    request = f'{{"prompt": {prompt}, "max_tokens": 90}}'.encode()
+    exchange = Exchange(Asked(Endpoint.COMPLETIONS, request))
+    exchange.begin(kind="", coding="")
+    exchange.feed(b'{"id": "a"}', exchange.now())
+    exchange.end(End.WHOLE)
+    note = settle(exchange).note
+    assert note is not None
+    assert (note["max_tokens"], note.get("prompts")) == (90, noted)
+
+
 def test_nothing_of_the_conversation_is_in_a_repr(events: list[bytes]) -> None:
     settled = heard(*events)
     text = repr((settled, settled.receipts[0], Asked(Endpoint.CHAT, b"secret request")))
