@@ -162,10 +162,11 @@ def _extra_of(marker: str) -> str:
 
 def _folder(what: str, folder: Path) -> Finding:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        # One that is not there yet is made when it is needed: here nothing is changed.
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(there).free
     except OSError as error:
         variable = "COIN_CACHE_DIR" if what.startswith("cache") else "COIN_DATA_DIR"
         return wrong(what, f"{folder}: {error.strerror}", f"make it writable, or set {variable}")

@@ -99,12 +99,22 @@ def _answer(case: Case) -> Shown:
 
 def _bill(case: Case) -> Shown:
     commitment, usage = case.commitment, case.commitment.usage
-    told = "you were told the same" if case.receipt.HasField("billed") else "you were told nothing"
+    told = "you were told nothing"
+    if case.receipt.HasField("billed"):
+        told = "you were told the same" + _split(case.receipt.billed, usage)
     return True, (
         f"{commitment.reasoning_tokens} reasoning and {commitment.answer_tokens} other tokens are "
         f"committed to, {generated_tokens(usage)} billed for {usage.prompt_tokens} prompt tokens; "
         f"{told}"
     )
+
+
+def _split(told: statements_pb2.Usage, signed: statements_pb2.Usage) -> str:
+    """Return how a client was told of reasoning, where that is not what is signed."""
+    known = told.reasoning_counting != statements_pb2.REASONING_COUNTING_UNSPECIFIED
+    if not known or told.reasoning_tokens == signed.reasoning_tokens:
+        return ""
+    return f" sum, {told.reasoning_tokens} of it as reasoning"
 
 
 def _checkpoints(case: Case) -> Shown:

@@ -17,9 +17,11 @@ from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.files import replace_file
 from coin_protocol.keys import read_time
 from coin_protocol.limits import (
+    FILE_BYTES_A_PART,
     FLIP_CHAIN_LENGTH,
     MAX_CHECKPOINTS,
     MAX_FILE_BYTES,
+    MAX_SMALL_FILE_PARTS,
     MAX_TEXT_BYTES,
     NONCE_MAX_BYTES,
 )
@@ -85,7 +87,7 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
 
     Raises:
         InvalidInputError: It is neither, or its `format` is not `wanted`.
-        LimitError: It is larger than any file of the protocol may be.
+        LimitError: It is larger than any file of the protocol may be, or has more parts.
     """
     if len(raw) > MAX_FILE_BYTES:
         msg = f"{len(raw)} bytes; at most {MAX_FILE_BYTES} are read"
@@ -93,6 +95,7 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
     kind = type(message).DESCRIPTOR.name.lower()
     try:
         if raw.lstrip()[:1] == b"{":
+            _check_parts(raw)
             json_format.Parse(raw, message, max_recursion_depth=20)
         else:
             message.ParseFromString(raw)
@@ -104,6 +107,19 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
         msg = f"found {kind} format {message.format[:40]!r}, wanted {wanted!r}"
         raise InvalidInputError(msg)
     return message
+
+
+def _check_parts(raw: bytes) -> None:
+    """Check that JSON does not consist of millions of parts, before they are made.
+
+    Raises:
+        LimitError: It does.
+    """
+    parts = raw.count(b"{") + raw.count(b"[") + raw.count(b",")
+    most = MAX_SMALL_FILE_PARTS + len(raw) // FILE_BYTES_A_PART
+    if parts > most:
+        msg = f"{len(raw)} bytes of JSON have {parts} parts; at most {most} are read"
+        raise LimitError(msg)
 
 
 def check_receipt(receipt: pb.Receipt) -> None:

@@ -35,21 +35,21 @@ def generated_tokens(usage: pb.Usage) -> int:
 
 
 def is_as_signed(told: pb.Usage, signed: pb.Usage) -> bool:
-    """Whether a client was told what is signed.
+    """Whether a client was told to pay for what is signed: so many tokens of prompt, so many more.
+
+    How the told block splits what was generated is not compared. Many upstreams state no reasoning,
+    or 0, or count its marks otherwise; the sum is what is paid for, and the split is signed.
 
     Args:
         told: As the client was told it. Where its counting is unspecified the client was told of
             no reasoning, and the completion is everything generated (`vendors.to_usage`).
         signed: Of the commitment.
     """
-    if told.reasoning_counting != pb.REASONING_COUNTING_UNSPECIFIED:
-        return told == signed
-    generated = pb.Usage(
-        prompt_tokens=signed.prompt_tokens,
-        cached_prompt_tokens=signed.cached_prompt_tokens,
-        completion_tokens=generated_tokens(signed),
-    )
-    return told == generated
+    return _paid_for(told) == _paid_for(signed)
+
+
+def _paid_for(usage: pb.Usage) -> tuple[int, int, int]:
+    return usage.prompt_tokens, usage.cached_prompt_tokens, generated_tokens(usage)
 
 
 def verify_usage(usage: pb.Usage, *, reasoning_tokens: int, answer_tokens: int) -> None:

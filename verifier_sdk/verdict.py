@@ -66,7 +66,7 @@ def make_verdict(
     verdict.reasons.extend(notes)
     if report.failed is not None:
         verdict.reasons.append(f"{report.failed.code}: {report.detail}.")
-        verdict.reasons.append(report.failed.advice)
+        verdict.reasons.append(report.advice)
     elif judgement is not None:
         verdict.outcome = judgement.outcome
         if judgement.outcome == pb.OUTCOME_FAIL:

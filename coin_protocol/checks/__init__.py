@@ -48,7 +48,7 @@ class Check:
         code: Stable name, in verdicts and exit reports.
         verify: Returns None or raises `VerificationError`.
         applies: Whether the evidence at hand has anything for it to check.
-        advice: What to do when it fails.
+        advice: What to do when it fails, unless the failure says otherwise.
         fault: Whose statement a failure contradicts, unless the failure says otherwise.
         outcome: What a failure means.
     """
@@ -152,6 +152,7 @@ class Report:
         detail: What it found and wanted.
         outcome: What that means.
         fault: Whose statement that contradicts.
+        advice: What to do; empty where no check failed.
     """
 
     results: tuple[receipt_pb2.CheckResult, ...]
@@ -159,6 +160,7 @@ class Report:
     detail: str = ""
     outcome: receipt_pb2.Outcome.ValueType = receipt_pb2.OUTCOME_UNSPECIFIED
     fault: receipt_pb2.Fault.ValueType = receipt_pb2.FAULT_UNSPECIFIED
+    advice: str = ""
 
     def passed(self, code: str) -> bool:
         """Whether the check with this code ran and passed."""
@@ -200,4 +202,5 @@ def run_checks(case: Case) -> Report:
         str(reason),
         failed.outcome if own.outcome is None else own.outcome,
         failed.fault if own.fault is None else own.fault,
+        failed.advice if own.advice is None else own.advice,
     )

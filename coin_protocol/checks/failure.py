@@ -7,7 +7,7 @@ from coin_protocol.v1 import receipt_pb2
 
 
 class CheckFailure(VerificationError):  # noqa: N818 - it is the failure of a check
-    """A deterministic check failed; `fault` and `outcome` override the table's."""
+    """A deterministic check failed; `fault`, `outcome` and `advice` override the table's."""
 
     def __init__(
         self,
@@ -15,8 +15,10 @@ class CheckFailure(VerificationError):  # noqa: N818 - it is the failure of a ch
         *,
         fault: receipt_pb2.Fault.ValueType | None = None,
         outcome: receipt_pb2.Outcome.ValueType | None = None,
+        advice: str | None = None,
     ) -> None:
         """Say what was found and what was wanted."""
         super().__init__(message)
         self.fault = fault
         self.outcome = outcome
+        self.advice = advice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Protocol
+from typing import Final, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,6 +16,11 @@ from coin_protocol.errors import VerificationError
 from coin_protocol.keys import read_time
 from coin_protocol.usage import is_as_signed, verify_usage
 from coin_protocol.v1 import envelope_pb2, receipt_pb2, statements_pb2
+
+_TOLD_OTHERWISE: Final = (
+    "Hold the invoice against the signed counts: it may be right. A server that passes on its "
+    "upstream's own usage block tells of other counts than it signs; ask for the signed ones."
+)
 
 
 class _Dated(Protocol):
@@ -115,9 +120,10 @@ def bill(case: Case) -> None:
         )
         msg = (
             f"the client was told {_counts(told, prompts=prompts)}, "
-            f"signed are {_counts(signed, prompts=prompts)}"
+            f"signed are {_counts(signed, prompts=prompts)}; what was told is not signed, so that "
+            "nobody is shown to be wrong"
         )
-        raise CheckFailure(msg, fault=receipt_pb2.FAULT_UNATTRIBUTED)
+        raise CheckFailure(msg, fault=receipt_pb2.FAULT_UNATTRIBUTED, advice=_TOLD_OTHERWISE)
 
 
 def _counts(usage: statements_pb2.Usage, *, prompts: bool) -> str:

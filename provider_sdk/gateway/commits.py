@@ -243,6 +243,17 @@ class Commits:
         self._issuer.deliveries.remember(self._facts.caller, found)
         return Ended(found)
 
+    def billed(self) -> tuple[int, int] | None:
+        """Return what the delivery bills: reasoning and answer tokens, over all choices.
+
+        None where a choice goes without a commitment, or the upstream's own block could not be
+        read, so that the prompt is billed as 0: then it is not for us to write over it.
+        """
+        found = self.delivered
+        if found is None or not found.HasField("reported"):
+            return None
+        return None if any(choice.missing for choice in found.choices) else self.totals()
+
     def totals(self) -> tuple[int, int]:
         """Return the committed reasoning tokens and the answer tokens, over all choices."""
         choices = self._reader.choices.values()

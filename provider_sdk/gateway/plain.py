@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coin_protocol.decoding import Decoder
@@ -60,18 +61,25 @@ async def relay_plain(
     body = raw if step.same or step.data is None else step.data
     if ended.delivery is not None and reader.choices:
         body = step.with_field("coin", as_document(ended.delivery))
-    if manner.rewrite_usage and reader.choices:
-        body = rewritten(body, *commits.totals())
+    if manner.rewrite_usage and (billed := commits.billed()) is not None:
+        body = rewritten(body, *billed)
     length = (b"content-length", b"%d" % len(body))
     await client.start(reply.status, [*headers, length])
     await client.write(body)
     await client.end()
 
 
-async def answer(client: Client, problem: Problem, **more: object) -> None:
-    """Answer with an error of our own."""
+async def answer(
+    client: Client,
+    problem: Problem,
+    *,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    **more: object,
+) -> None:
+    """Answer with an error of our own, with further headers and fields."""
     body = problem.json(**more)
-    await client.start(problem.status, [*JSON_HEADERS, (b"content-length", b"%d" % len(body))])
+    length = (b"content-length", b"%d" % len(body))
+    await client.start(problem.status, [*JSON_HEADERS, length, *headers])
     await client.write(body)
     await client.end()
 

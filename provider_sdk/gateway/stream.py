@@ -225,9 +225,10 @@ class StreamRelay:
             elif found is not None and not self._refused(self._ended):
                 # Clients of responses hang up at this event: the receipt goes before it.
                 out.append(comment(RECEIPT, as_json(found)))
-        if self._manner.rewrite_usage:
-            data = rewritten(data, *self._commits.totals())
-        out.append(event.with_data(data))
+        if self._manner.rewrite_usage and (billed := self._commits.billed()) is not None:
+            data = rewritten(data, *billed)
+        untouched = step.same and data is step.data
+        out.append(event.raw if untouched else event.with_data(data))
 
     async def _close(self, outcome: Outcome) -> None:
         """End the sessions and tell a client that is still there."""

@@ -1,4 +1,4 @@
-"""Write the committed counts over an upstream's usage block, where that is configured."""
+"""Write the committed counts over an upstream's usage block, where it counts otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def rewritten(data: bytes, reasoning: int, answer: int) -> bytes:
     """Return a reply or an event with the committed counts in its usage block.
 
     The prompt's counts stay the upstream's: nothing here counts them. Reasoning is counted
-    inside the completion, as in OpenAI's API.
+    inside the completion, as in OpenAI's API. A block that says the same already, or the same
+    and nothing of reasoning, is left as it is, byte for byte.
 
     Args:
         data: A JSON object, with `usage` in it or in its `response`.
@@ -26,14 +27,17 @@ def rewritten(data: bytes, reasoning: int, answer: int) -> bytes:
     generated, prompt = ("completion_tokens", "prompt_tokens")
     if "output_tokens" in usage:
         generated, prompt = ("output_tokens", "input_tokens")
-    usage[generated] = reasoning + answer
     details = usage.get(f"{generated}_details")
-    usage[f"{generated}_details"] = {
-        **(details if isinstance(details, dict) else {}),
-        "reasoning_tokens": reasoning,
-    }
+    details = details if isinstance(details, dict) else {}
+    wanted = {generated: reasoning + answer}
     if "reasoning_tokens" in usage:
-        usage["reasoning_tokens"] = reasoning
+        wanted["reasoning_tokens"] = reasoning
     if isinstance(usage.get(prompt), int):
-        usage["total_tokens"] = usage[prompt] + reasoning + answer
+        wanted["total_tokens"] = usage[prompt] + reasoning + answer
+    told = details.get("reasoning_tokens")
+    same = all(usage.get(name, count) == count for name, count in wanted.items())
+    if same and (told is None or told == reasoning):
+        return data
+    usage |= wanted
+    usage[f"{generated}_details"] = {**details, "reasoning_tokens": reasoning}
     return orjson.dumps(document)

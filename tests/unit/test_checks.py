@@ -610,6 +610,8 @@ HONEST = {
     "the client was told no bill": lambda: receipt_with(without("billed")),
     "the client was told all that was generated, and of no reasoning":
         lambda: receipt_with(change("billed", reasoning_untold)),
+    "the client was told of no reasoning, and of the same sum":
+        lambda: receipt_with(put("billed.reasoning_tokens", 0)),
     "the client noted no end of the answer": lambda: receipt_with(without("answer_last_at")),
     "the client saw no checkpoint": lambda: receipt_with(without("checkpoints")),
     "the client missed a checkpoint": lambda: receipt_with(dropped("checkpoints")),

@@ -70,7 +70,7 @@ def _edited(files: AuditFiles, folder: Path, edit: Callable[[receipt_pb2.Receipt
         (lambda r: setattr(r, "answer", b"other"), "ANSWER_DIGEST", "unattributed"),
         (lambda r: setattr(r, "request", b"other"), "REQUEST_DIGEST", "unattributed"),
         (lambda r: setattr(r, "client_nonce", bytes(32)), "CLIENT_NONCE", "unattributed"),
-        (lambda r: setattr(r.billed, "reasoning_tokens", 1), "BILL", "unattributed"),
+        (lambda r: setattr(r.billed, "completion_tokens", 1), "BILL", "unattributed"),
         (lambda r: setattr(r.commitment, "payload", b""), "SIGNATURE", "unattributed"),
     ],
     ids=["answer", "request", "nonce", "bill", "signature"],
@@ -95,6 +95,17 @@ def test_a_receipt_that_contradicts_itself_is_code_1(
     assert document["failed_checks"] == [failed]
     assert document["fault"] == fault
     assert document["detail"]
+
+
+def test_a_bill_that_was_told_otherwise_accuses_nobody(
+    coin: Coin, audited: tuple[Parties, AuditFiles], tmp_path: Path
+) -> None:
+    _, files = audited
+    path = _edited(files, tmp_path, lambda r: setattr(r.billed, "completion_tokens", 1))
+    said = coin("receipt", "verify", path, *files.options).said
+    assert "nobody is shown to be wrong" in said
+    assert "Hold the invoice against the signed counts" in said
+    assert "Dispute" not in said
 
 
 def test_a_receipt_under_another_root_is_code_1(

@@ -50,6 +50,16 @@ def test_the_models_of_the_default_profile_are_looked_at() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_folder_that_is_not_there_yet_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COIN_CACHE_DIR", str(tmp_path / "some" / "cache"))
+    found = {one.what: one for one in examine_installation()}
+    assert found["cache folder"].state is State.GOOD
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_folder_that_cannot_be_written_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

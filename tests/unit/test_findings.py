@@ -188,5 +188,12 @@ def test_an_answer_that_is_not_bound_is_no_finding() -> None:
     assert found["bill"].holds is True
 
 
+def test_another_split_of_the_same_sum_is_named_and_no_failure() -> None:
+    found = found_in(put("billed.reasoning_tokens", 0))["bill"]
+    assert found.holds is True
+    assert found.detail.endswith("; you were told the same sum, 0 of it as reasoning")
+    assert found_in()["bill"].detail.endswith("; you were told the same")
+
+
 def test_a_client_that_was_told_nothing_is_told_so() -> None:
     assert "you were told nothing" in found_in(without("billed"))["bill"].detail

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from coin_protocol import receipt as module
 from coin_protocol.errors import InvalidInputError, LimitError
@@ -267,6 +268,25 @@ def test_a_round_holds_a_challenge_and_exactly_one_answer(rounds: str, edit: Edi
 
     with pytest.raises(InvalidInputError, match="round 1 must hold"):
         read_bundle(bundle_with(edit_bundle))
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", "0", '""', "    {}"])
+def test_json_of_millions_of_parts_is_refused_before_it_is_parsed(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_format, "Parse", pytest.fail)
+    raw = f'{{"checkpoints": [{",".join([part] * 200_000)}]}}'.encode()
+    with pytest.raises(LimitError, match=r"bytes of JSON have \d+ parts; at most \d+ are"):
+        read_receipt(raw)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_many_checkpoints_in_json_are_not_too_many_parts(indent: int | None) -> None:
+    many = pb.Receipt()
+    many.CopyFrom(RECEIPT)
+    many.checkpoints.extend(list(RECEIPT.checkpoints) * 3_000)
+    compact = json.dumps(json.loads(to_json(many)), indent=indent, separators=(",", ":"))
+    assert len(read_receipt(compact.encode()).checkpoints) == len(many.checkpoints)
 
 
 def test_an_empty_word_on_why_nothing_came_is_an_answer_still() -> None:

@@ -150,7 +150,7 @@ def test_a_client_that_was_told_of_no_reasoning_was_told_all_that_was_generated(
     signed.cached_prompt_tokens = 5
     assert is_as_signed(told, signed)
     assert is_as_signed(signed, signed)
-    for name in ("prompt_tokens", "cached_prompt_tokens", "completion_tokens", "reasoning_tokens"):
+    for name in ("prompt_tokens", "cached_prompt_tokens", "completion_tokens"):
         for honest in (told, signed):
             other = pb.Usage()
             other.CopyFrom(honest)
@@ -158,5 +158,18 @@ def test_a_client_that_was_told_of_no_reasoning_was_told_all_that_was_generated(
             assert not is_as_signed(other, signed), name
 
 
-def test_what_is_told_by_another_way_of_counting_is_not_what_is_signed() -> None:
-    assert not is_as_signed(bill(INSIDE), bill(BESIDE))
+@pytest.mark.parametrize("told", [0, REASONING - 7, REASONING + 7])
+def test_another_split_of_the_same_sum_is_paid_for_alike(told: int) -> None:
+    """Upstreams state 0, or count marks with the reasoning: the sum is what is paid for."""
+    signed = bill(INSIDE)
+    other = pb.Usage()
+    other.CopyFrom(signed)
+    other.reasoning_tokens = told
+    assert is_as_signed(other, signed)
+
+
+def test_the_same_sum_may_be_told_by_another_way_of_counting() -> None:
+    assert is_as_signed(bill(INSIDE), bill(BESIDE))
+    twice = bill(INSIDE)
+    twice.reasoning_counting = BESIDE
+    assert not is_as_signed(twice, bill(INSIDE))

@@ -109,10 +109,12 @@ async def test_a_streamed_chat_leaves_a_receipt_that_could_earn_its_times(
 
 
 @pytest.mark.parametrize("rewrite", [True, False])
-async def test_a_bill_that_tells_of_reasoning_is_kept_as_it_was_told(
+async def test_a_bill_is_kept_as_it_was_told(
     parties: Parties, tmp_path: Path, *, rewrite: bool
 ) -> None:
     def report(usage: dict[str, Any]) -> None:
+        usage["completion_tokens"] += 7
+        usage["total_tokens"] += 7
         usage["completion_tokens_details"] = {"reasoning_tokens": LENGTH + 7}
 
     style = Style(**PACED, reports=report)
@@ -127,6 +129,42 @@ async def test_a_bill_that_tells_of_reasoning_is_kept_as_it_was_told(
     # What the client was told and what was signed are two things, and the receipt holds both.
     assert holds(checked)["bill"] is rewrite
     assert rewrite or f"was told {LENGTH + 7} reasoning" in failed(checked)
+    assert rewrite or checked.report.fault == receipt_pb2.FAULT_UNATTRIBUTED
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("reasoning", [0, None, LENGTH + 7])
+async def test_an_honest_gateway_is_not_accused_whatever_its_upstream_counts(
+    parties: Parties, tmp_path: Path, reasoning: int | None, *, ids: bool
+) -> None:
+    """By default, with an upstream that counts marks, or reasoning, in its own way."""
+
+    def report(usage: dict[str, Any]) -> None:
+        usage["completion_tokens"] += 9
+        usage["total_tokens"] += 9
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+
+    style = Style(**PACED, reports=report, ids=ids)
+    async with collecting_from(parties, tmp_path, style=style) as house:
+        await house.client().chat.completions.create(**ASK)
+        async for _ in await house.client().chat.completions.create(**ASK, **TOLD):
+            pass
+        receipts, found = await house.receipts(), await house.checked()
+    assert [failed(checked) for checked in found] == ["", ""]
+    assert all(receipt.HasField("billed") for receipt in receipts)
+
+
+async def test_another_split_of_the_same_sum_is_no_failure(
+    parties: Parties, tmp_path: Path
+) -> None:
+    def report(usage: dict[str, Any]) -> None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": 0}
+
+    style = Style(**PACED, reports=report)
+    async with collecting_from(parties, tmp_path, style=style, rewrite_usage=False) as house:
+        await house.client().chat.completions.create(**ASK)
+        (checked,) = await house.checked()
+    assert holds(checked)["bill"] is True
 
 
 async def _ask_in_every_way(client: openai.AsyncOpenAI) -> None:
@@ -160,8 +198,7 @@ async def test_every_endpoint_leaves_a_receipt_for_each_choice(
     parties: Parties, tmp_path: Path, to: str, parser: str
 ) -> None:
     style = Style(**PACED, parser=parser)
-    # The upstream's own count is of other tokens than the text's encoding (`docs/gateway.md`).
-    async with collecting_from(parties, tmp_path / to, style=style, rewrite_usage=True) as house:
+    async with collecting_from(parties, tmp_path / to, style=style) as house:
         await _ask_in_every_way(house.client())
         await asyncio.to_thread(_sync, house)
         found = await house.checked()

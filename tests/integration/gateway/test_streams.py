@@ -140,7 +140,7 @@ async def test_what_the_upstream_reports_is_kept_beside_what_is_billed(parties: 
         usage |= {"completion_tokens": 500, "total_tokens": 503}
         usage["completion_tokens_details"] = {"reasoning_tokens": 450}
 
-    async with standing(parties, style=Style(reports=wrong)) as stands:
+    async with standing(parties, style=Style(reports=wrong), rewrite_usage=False) as stands:
         seen = await asked(stands, stream_options={"include_usage": True})
         wrongs = stands.count(
             "coin_usage_differences_total", vendor="openai-compatible", code="REASONING_MORE"
@@ -154,13 +154,13 @@ async def test_what_the_upstream_reports_is_kept_beside_what_is_billed(parties: 
     assert wrongs == 1
 
 
-async def test_usage_is_rewritten_where_that_is_configured(parties: Parties) -> None:
+async def test_a_client_is_told_what_is_committed_to(parties: Parties) -> None:
     def wrong(usage: dict[str, object]) -> None:
         usage |= {"completion_tokens": 500, "total_tokens": 503}
 
     script = Script()
     for stream in (True, False):
-        async with standing(parties, style=Style(reports=wrong), rewrite_usage=True) as stands:
+        async with standing(parties, style=Style(reports=wrong)) as stands:
             options = {"include_usage": True} if stream else None
             seen = await asked(stands, stream=stream, stream_options=options)
         usages = (
@@ -176,6 +176,23 @@ async def test_usage_is_rewritten_where_that_is_configured(parties: Parties) -> 
                 "completion_tokens_details": {"reasoning_tokens": len(script.reasoning_ids)},
             }
         ]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_is_not_committed_to_is_written_over_nothing(
+    parties: Parties, *, stream: bool
+) -> None:
+    """A block that nobody can read bills the prompt as 0: it stays what the upstream said."""
+
+    def wrong(usage: dict[str, object]) -> None:
+        usage["total_tokens"] = 999
+
+    async with standing(parties, style=Style(reports=wrong)) as stands:
+        options = {"include_usage": True} if stream else None
+        seen = await asked(stands, stream=stream, stream_options=options)
+    assert b'"commitment"' in seen.raw
+    assert b'"reported"' not in seen.raw
+    assert b'"total_tokens":999' in seen.raw.replace(b" ", b"")
 
 
 async def test_text_alone_is_tokenized_again_and_says_so(parties: Parties) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from google.protobuf import json_format
 
 from coin_protocol.delivery import DELIVERY_FORMAT
@@ -91,6 +92,27 @@ async def test_what_was_late_to_disk_is_found_later(provider: Provider) -> None:
     assert found is not None
     assert found.choices[0].HasField("commitment")
     assert not found.choices[0].missing
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 2, "completion_tokens": 7, "total_tokens": 9},
+        {"completion_tokens": 7, "completion_tokens_details": None},
+        {"input_tokens": 2, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 3}},
+        {"prompt_tokens": None, "completion_tokens": 7, "reasoning_tokens": 3},
+    ],
+)
+def test_usage_that_says_the_same_is_left_byte_for_byte(usage: dict[str, object]) -> None:
+    data = json.dumps({"usage": usage}, indent=1).encode()
+    assert rewritten(data, 3, 4) is data
+
+
+@pytest.mark.parametrize("told", [0, 4, [3], {}, "3"])
+def test_another_count_of_reasoning_is_rewritten(told: object) -> None:
+    usage = {"completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": told}}
+    found = json.loads(rewritten(json.dumps({"usage": usage}).encode(), 3, 4))["usage"]
+    assert found["completion_tokens_details"] == {"reasoning_tokens": 3}
 
 
 def test_usage_is_rewritten_in_every_form() -> None:
