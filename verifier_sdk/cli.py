@@ -27,7 +27,7 @@ from coin_protocol.cli.common import (
     load_profile,
     load_trust,
     print_json,
-    printable,
+    printable_lines,
     quiet_models,
 )
 from coin_protocol.cli.offline import print_verdict
@@ -120,7 +120,7 @@ def ask(
     if as_json:
         print_json({"receipt": str(out), "answer": answer})
     else:
-        OUT.print(printable(answer), markup=False, highlight=False)
+        OUT.print(printable_lines(answer), markup=False, highlight=False)
 
 
 async def _ask(

@@ -205,7 +205,15 @@ def table_models(profile: Profile, **paths: Path | None) -> Iterator[Models]:
 
 
 def printable(text: str) -> str:
-    """Return text that others wrote without what could command the terminal."""
+    r"""Return what others wrote as one line that cannot command the terminal.
+
+    A name or a reason with a line break would look like two lines of ours: it shows as `\n`.
+    """
+    return printable_lines(text).replace("\n", r"\n")
+
+
+def printable_lines(text: str) -> str:
+    """Return a whole text of others, its lines kept: for what is shown by itself alone."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 

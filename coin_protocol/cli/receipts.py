@@ -122,7 +122,7 @@ def _one(reader: _Reader, path: Path, *, as_json: bool) -> int:
         )
     elif report.failed is not None:
         OUT.print(f"[red]{report.failed.code}[/]")
-        OUT.print(f"{printable(report.detail)}. {report.failed.advice}", markup=False)
+        OUT.print(f"{printable(report.detail)}. {report.advice}", markup=False)
     return exit_code(checked.outcome)
 
 
@@ -215,7 +215,7 @@ def _print_line(found: Found, checked: CheckedReceipt | None, outcome: str) -> N
         said.append(f"{checked.commitment.provider} {checked.commitment.model}")
         said.append(f"{checked.commitment.reasoning_tokens} reasoning tokens")
         said.append("timed: " + timed.detail)
-    text = "  ".join(printable(each).replace("\n", " ") for each in said if each)
+    text = "  ".join(printable(each) for each in said if each)
     colour = _COLOURS.get(outcome, "yellow")
     OUT.print(f"[{colour}]{outcome:12}[/]", end=" ")
     OUT.print(text, markup=False, highlight=False, soft_wrap=True)

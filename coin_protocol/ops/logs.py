@@ -199,6 +199,7 @@ def _renderers(redactor: Redactor, *, for_people: bool) -> list[Processor]:
             *first,
             structlog.processors.format_exc_info,
             _Redact(redactor),
+            _on_one_line,
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
     frames = ExceptionDictTransformer(show_locals=False, max_frames=_MAX_FRAMES)
@@ -208,6 +209,23 @@ def _renderers(redactor: Redactor, *, for_people: bool) -> list[Processor]:
         _Redact(redactor),
         structlog.processors.JSONRenderer(sort_keys=True),
     ]
+
+
+def _on_one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    r"""Write line breaks as `\n`, so that nothing in a line looks like another line.
+
+    A traceback has lines of its own, which are set in.
+    """
+    del logger, method
+    trace = event.pop("exception", None)
+    found = {name.replace("\n", r"\n"): _flat(value) for name, value in event.items()}
+    if trace is not None:
+        found["exception"] = "\n".join(f"    {line}" for line in str(trace).split("\n"))
+    return found
+
+
+def _flat(value: object) -> object:
+    return value.replace("\n", r"\n") if isinstance(value, str) else value
 
 
 def _add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -48,7 +48,10 @@ _MAX_INTEGER_BITS: Final = 64
 _SCRUBBED_CHARACTERS: Final = 4 * MAX_TEXT
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# Line breaks and tabs stay: what writes lines escapes them. Turned text reads as what it is not.
+_CONTROL: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 _NAMED: Final = (
     r"(?i)((?:api[-_]?key|passw(?:or)?d|passphrase|pwd|pin|pin[-_]value|secret|nonce|token)"

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 import grpc
@@ -22,6 +23,7 @@ from grpc import aio
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
+from coin_protocol.limits import MAX_NAME_BYTES
 from coin_protocol.transport.observe import Observer
 from coin_protocol.transport.parse import stream_of
 from coin_protocol.transport.rate import RateLimit, RateLimiter
@@ -274,5 +276,14 @@ def _certified_name(context: Context) -> str:
         for value in found.get(kind, ()):
             name = value.decode("utf-8", "replace")
             if name:
-                return name
+                return _fitting(name)
     return ""
+
+
+def _fitting(name: str) -> str:
+    """Return a name as tables keep it; longer ones, which URIs may be, end in their digest."""
+    raw = name.encode()
+    if len(raw) <= MAX_NAME_BYTES:
+        return name
+    found = sha256(raw).hexdigest()
+    return f"{raw[: MAX_NAME_BYTES - len(found) - 1].decode('utf-8', 'ignore')} {found}"

@@ -14,9 +14,10 @@ from typing import Any, Final
 from coin_protocol.delivery import RECEIPTS_PATH
 from coin_protocol.errors import CoinError, LimitError, NotReadyError, TryLaterError
 from coin_protocol.ops.exposition import exposition
+from coin_protocol.ops.http_server import RETRY_SECONDS as BUSY_SECONDS
 from coin_protocol.v1 import provider_service_pb2
 from provider_sdk.gateway import problems
-from provider_sdk.gateway.asgi import Client, ClientGoneError, Receive, Scope, Send
+from provider_sdk.gateway.asgi import CROWDED, Client, ClientGoneError, Receive, Scope, Send
 from provider_sdk.gateway.commits import Issuer
 from provider_sdk.gateway.config import Reasoning, Settings
 from provider_sdk.gateway.delivery import Deliveries, as_json
@@ -36,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 RECEIPTS: Final = RECEIPTS_PATH
 KEYS: Final = "/coin/v1/keys"
 RETRY_SECONDS: Final = 1
+_ALIVE: Final = "/healthz"
+_GO_AWAY: Final = ((b"retry-after", b"%d" % BUSY_SECONDS), (b"connection", b"close"))
 _PROTOBUF: Final = b"application/x-protobuf"
 
 
@@ -166,6 +169,10 @@ class Gateway:
 
     async def _route(self, client: Client, scope: Scope, path: str) -> None:
         settings = self.settings
+        if scope.get("extensions", {}).get(CROWDED) and path != _ALIVE:
+            # Whoever asks whether the process lives must not end it, and every stream with it.
+            await answer(client, problems.CROWDED, headers=_GO_AWAY)
+            return
         own = self._own(path)
         if own is not None:
             if scope["method"] not in {"GET", "HEAD"}:
@@ -184,7 +191,7 @@ class Gateway:
     def _own(self, path: str) -> Any:  # noqa: ANN401 - one of four methods of one type
         if path.startswith(RECEIPTS):
             return self._receipt
-        found = {KEYS: self._keys, "/healthz": self._health, "/readyz": self._ready}.get(path)
+        found = {KEYS: self._keys, _ALIVE: self._health, "/readyz": self._ready}.get(path)
         if found is None and path == self.settings.metrics_path:
             return self._metrics
         return found

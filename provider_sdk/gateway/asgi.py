@@ -18,6 +18,9 @@ Send = Callable[[Message], Awaitable[None]]
 TRANSPORT: Final = "coin.transport"
 """Extension of the scope: the connection's `asyncio.Transport` (`provider_sdk.gateway.server`)."""
 
+CROWDED: Final = "coin.crowded"
+"""Extension of the scope: whether the connection is one too many, so that nothing is passed on."""
+
 _SLICE: Final = 64 * 1024
 _STALL_CHECKS: Final = 4
 

@@ -88,8 +88,8 @@ class Settings(TableSettings):
     """Whether the upstream is asked for the ids that it sampled."""
     vendor: str = "openai-compatible"
     """How the upstream counts in its usage block: a name of docs/usage.md."""
-    rewrite_usage: bool = False
-    """Write the committed counts over the upstream's usage block."""
+    rewrite_usage: bool = True
+    """Write the committed counts over the upstream's usage block, where it counts otherwise."""
     pass_prefixes: tuple[str, ...] = PASSED
     """Other paths go through where they begin with one of these; the rest is 404."""
 
@@ -112,6 +112,8 @@ class Settings(TableSettings):
     """After the grace period, for the aborted commitments to be signed and written."""
     max_connections: int = Field(default=1000, ge=1, le=65_535)
     """Connections to the upstream; more requests wait for one."""
+    max_client_connections: int = Field(default=4096, ge=1, le=1_000_000)
+    """Connections of clients; a request on one more is answered 503."""
     read_buffer_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * MIB)
     """Of one stream, held for a client that reads slowly; then the upstream is not read."""
 

@@ -52,6 +52,9 @@ ENCODED: Final = Problem(
 NO_JSON: Final = Problem(400, "invalid_json", "the request's body is not a JSON object")
 STORE_DOWN: Final = Problem(503, "store_unavailable", "the store does not answer; try again")
 CLOSING: Final = Problem(503, "shutting_down", "the gateway is shutting down")
+CROWDED: Final = Problem(
+    503, "too_many_connections", "the gateway has as many connections as it may; try again later"
+)
 INTERNAL: Final = Problem(500, "internal_error", "the gateway failed; its log says why")
 TOO_LARGE: Final = "request_too_large"
 BAD_NONCE: Final = "invalid_nonce"

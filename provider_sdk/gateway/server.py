@@ -16,11 +16,11 @@ from coin_protocol.ops.http_server import (
     KEEP_ALIVE_SECONDS,
     PromptProtocol,
     StoppableServer,
-    check_tls,
     why,
 )
 from provider_sdk.gateway.app import Gateway
-from provider_sdk.gateway.asgi import TRANSPORT, Receive, Scope, Send
+from provider_sdk.gateway.asgi import CROWDED, TRANSPORT, Receive, Scope, Send
+from provider_sdk.ops.observers import ServerObserver
 
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 2048
@@ -31,18 +31,24 @@ _SWITCH_SECONDS: Final = 0.0005
 class _Protocol(PromptProtocol):
     """HTTP/1.1, whose application is given the transport: only it can break a connection."""
 
+    _crowded = False
+
     def connection_made(  # type: ignore[override] # as uvicorn's own
         self, transport: asyncio.Transport
     ) -> None:
         """Give each request of this connection its transport."""
         super().connection_made(transport)
-        inner = self.app
+        inner, more = self.app, {TRANSPORT: transport, CROWDED: self._crowded}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["extensions"] = {**scope.get("extensions", {}), TRANSPORT: transport}
+            scope["extensions"] = {**scope.get("extensions", {}), **more}
             await inner(scope, receive, send)
 
         self.app = app
+
+    def refuse(self) -> None:
+        """Leave it to the gateway to say so, in the words of its other errors."""
+        self._crowded = True
 
 
 class Server(StoppableServer):
@@ -72,13 +78,14 @@ class Server(StoppableServer):
             date_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
+            limit_concurrency=settings.max_client_connections,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.grace_seconds,
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
-        super().__init__(config)
+        super().__init__(config, ServerObserver(gateway.metrics))
         self._told = started
         self.port = settings.port
 
@@ -102,8 +109,6 @@ async def serve(
     Raises:
         ConfigurationError: The port cannot be listened on, or the TLS files cannot be used.
     """
-    own = gateway.settings
-    check_tls(own.tls_certificate, own.tls_key, prefix="tls")
     server = Server(gateway, started=started)
     # What is there by now stays: no collection needs to look at it again while streams wait.
     gc.collect()

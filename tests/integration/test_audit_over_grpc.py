@@ -272,7 +272,7 @@ def _nonce(receipt: receipt_pb2.Receipt) -> None:
 
 
 def _bill(receipt: receipt_pb2.Receipt) -> None:
-    receipt.billed.reasoning_tokens += 1
+    receipt.billed.completion_tokens += 1
 
 
 def _summary(receipt: receipt_pb2.Receipt) -> None:

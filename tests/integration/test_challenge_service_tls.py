@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,8 @@ def test_an_expired_certificate_is_a_configuration_error(tmp_path: Path) -> None
 
 
 URI, DNS = x509.UniformResourceIdentifier("spiffe://acme/verifier"), x509.DNSName("verifier.test")
+LONG = "https://acme.test/" + 30 * "verifiers/"
+SHORTENED = f"{LONG[: 256 - 65]} {sha256(LONG.encode()).hexdigest()}"
 
 
 @pytest.mark.parametrize(
@@ -267,8 +270,9 @@ URI, DNS = x509.UniformResourceIdentifier("spiffe://acme/verifier"), x509.DNSNam
         ([DNS, URI], "common", "spiffe://acme/verifier"),
         ([DNS], "common", "common"),
         ([DNS], "", "verifier.test"),
+        ([x509.UniformResourceIdentifier(LONG)], "", SHORTENED),
     ],
-    ids=["URI first", "then the common name", "then the DNS name"],
+    ids=["URI first", "then the common name", "then the DNS name", "no longer than tables keep"],
 )
 async def test_a_verifier_is_known_by_one_name_of_its_certificate(
     provider: Provider,

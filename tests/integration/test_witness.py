@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import stat
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,11 +16,12 @@ from coin_protocol.checkpoint import verify_checkpoint
 from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.note import NoteVerifier
 from coin_protocol.ops import http_server as servers
-from tests.support.certificates import Certificates
+from tests.support.certificates import Certificates, certificate_shown, put_certificate
 from tests.support.command import Coin, serving_coin
 from tests.support.logs import logging_as_before
 from tests.support.witnesses import NAME, Log, app_of, cosigner, serving, sqlite_witness
 from verifier_sdk.witness.client import WitnessAheadError, WitnessClient, WitnessRefusedError
+from verifier_sdk.witness.metrics import Metrics
 from verifier_sdk.witness.wire import MAX_REQUEST_BYTES, PATH
 from verifier_sdk.witness.witnesses import Witnesses
 
@@ -145,7 +148,7 @@ async def test_two_nodes_of_one_log_race(tmp_path: Path, log: Log) -> None:
 async def test_tls(tmp_path: Path, log: Log, certificates: Certificates) -> None:
     files = certificates.server
     with sqlite_witness(tmp_path, log) as witness:
-        tls = {"tls_certificate": files.certificate, "tls_key": files.key}
+        tls: dict[str, Any] = {"tls_certificate": files.certificate, "tls_key": files.key}
         async with serving(app_of(witness).app, **tls) as port:
             url = f"https://localhost:{port}"
             key = cosigner().verifier
@@ -154,6 +157,33 @@ async def test_tls(tmp_path: Path, log: Log, certificates: Certificates) -> None
             async with WitnessClient(url, key) as client:
                 with pytest.raises(PeerUnavailableError, match="ConnectError"):
                     await client.cosign(log.note(), log.proof)
+
+
+async def test_a_renewed_certificate_is_shown_and_one_that_does_not_fit_is_not(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.02)
+    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
+    put_certificate(certificate, key, "first")
+    metrics = Metrics([log.origin])
+
+    async def told(outcome: str) -> None:
+        name, labels = "coin_witness_reloads_total", {"outcome": outcome}
+        async with asyncio.timeout(10):
+            while not metrics.registry.get_sample_value(name, labels):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.02)
+
+    with sqlite_witness(tmp_path, log) as witness:
+        tls: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key}
+        async with serving(app_of(witness).app, observer=metrics, **tls) as port:
+            first = await certificate_shown(port)
+            put_certificate(certificate, key, "second", key="foreign")
+            await told("refused")
+            assert await certificate_shown(port) == first
+            put_certificate(certificate, key, "third")
+            await told("used")
+            wanted = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+            assert await certificate_shown(port) == wanted != first
 
 
 # Clients that are slow, or send too much

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import Engine, func, insert, select
 
-from coin_protocol.cli.common import printable
+from coin_protocol.cli.common import WRONG_USAGE, guarded, printable, printable_lines
 from coin_protocol.errors import CoinError, InvalidInputError, VerificationError
 from tests.support.databases import KINDS
 from tests.support.nodes import NodeParts, lease, node_database, running_node
@@ -106,7 +106,24 @@ def test_no_address_of_a_page_says_more_than_it_is(pages: WebNode, text: str) ->
 def test_no_text_steers_a_terminal(text: str) -> None:
     shown = printable(f"{text}{text}")
     assert "\x1b" not in shown
-    assert not any(char in shown for char in "\x07\x9b\u2028\u202e\r")
+    assert not any(char in shown for char in "\x07\x9b\u2028\u202e\r\n")
+
+
+def test_others_text_is_one_line_unless_it_is_shown_by_itself() -> None:
+    text = "lab\nsound: acme committed to 7 reasoning tokens\x1b[2J"
+    assert printable(text) == r"lab\nsound: acme committed to 7 reasoning tokens" + "\ufffd[2J"
+    assert printable_lines(text).splitlines()[0] == "lab"
+    assert "\x1b" not in printable_lines(text)
+
+
+def test_an_error_that_quotes_others_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        msg = "found lab\nerror: nothing is wrong [bold]"
+        raise InvalidInputError(msg)
+
+    assert guarded(fail) == WRONG_USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == r"error: found lab\nerror: nothing is wrong [bold]"
 
 
 # Backups

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -37,6 +40,38 @@ def make_certificates(folder: Path) -> Certificates:
         client=authority.issue(folder, "client", trusted),
         stranger=other.issue(folder, "stranger", trusted),
     )
+
+
+def put_certificate(
+    certificate: Path, key_file: Path, name: str, *, key: str | None = None
+) -> None:
+    """Put a server's certificate of a new authority where a server looks for it.
+
+    Args:
+        certificate: File to write.
+        key_file: File to write its key to.
+        name: Another one for each call.
+        key: Name of another certificate, whose key is written in place of the right one.
+    """
+    made = make_certificates(_made(certificate.parent / name)).server
+    other = made if key is None else make_certificates(_made(certificate.parent / key)).server
+    shutil.copy(made.certificate, certificate)
+    shutil.copy(other.key, key_file)
+
+
+async def certificate_shown(port: int) -> bytes:
+    """Return the certificate (DER) that a new connection to this machine is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    raw: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return raw
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 class _Authority:

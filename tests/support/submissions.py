@@ -17,6 +17,7 @@ from verifier_sdk.semantic.sequential import SequentialJudge
 from verifier_sdk.store import claims
 from verifier_sdk.store.claims import Claim, claim_next
 from verifier_sdk.store.clock import database_time
+from verifier_sdk.store.quota import DEFAULT_QUOTA, Quota, Refused
 from verifier_sdk.store.submissions import Submission, keep
 from verifier_sdk.store.verdicts import Weigher, decide
 
@@ -43,9 +44,16 @@ def submission(number: int, **instead: Any) -> Submission:
     return Submission(**(given | instead))
 
 
+def hand_in(engine: Engine, quota: Quota, *batch: Submission) -> list[str | Refused]:
+    """Keep receipts under a quota; return what became of each."""
+    return keep(engine, batch, lambda _first, _second: None, quota=quota)
+
+
 def submit(engine: Engine, *batch: Submission) -> list[str]:
-    """Keep receipts; return their states."""
-    return keep(engine, batch, lambda _first, _second: None)
+    """Keep receipts, which there is room for; return their states."""
+    states = [one for one in hand_in(engine, DEFAULT_QUOTA, *batch) if isinstance(one, str)]
+    assert len(states) == len(batch)
+    return states
 
 
 def bundle(

@@ -16,6 +16,7 @@ from coin_protocol.database.engine import open_engine
 from coin_protocol.merkle import IncrementalTree, leaf_hash
 from coin_protocol.note import NoteAlgorithm, NoteSigner, NoteVerifier
 from coin_protocol.signer import KeySigner
+from coin_protocol.transport.observe import Observer, Unobserved
 from coin_protocol.transport.rate import RateLimit, RateLimiter
 from verifier_sdk.witness.app import WitnessApp
 from verifier_sdk.witness.config import WitnessSettings, load_settings
@@ -109,11 +110,13 @@ def app_of(witness: Witness, *, per_second: float = 1e6, burst: int = 100_000) -
 
 
 @asynccontextmanager
-async def serving(app: Any, **given: object) -> AsyncIterator[int]:
+async def serving(
+    app: Any, observer: Observer | None = None, **given: object
+) -> AsyncIterator[int]:
     """Serve an ASGI application as a witness is served; give the port."""
     settings = settings_for(**given)
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    server = Server(app, settings, started.set_result)
+    server = Server(app, settings, started.set_result, observer or Unobserved())
     task = asyncio.create_task(server.serve())
     try:
         yield await asyncio.wait_for(started, 10)

@@ -17,6 +17,7 @@ from coin_protocol.cli.common import (
     load_profile,
     print_json,
     printable,
+    printable_lines,
     quiet_models,
 )
 from coin_protocol.errors import InvalidInputError
@@ -175,7 +176,7 @@ def _show(runs: Sequence[Run]) -> None:
 
     marked = Text()
     for run in runs:
-        marked.append(printable(run.text), INJECTED if run.injected else "")
+        marked.append(printable_lines(run.text), INJECTED if run.injected else "")
     OUT.print(marked, soft_wrap=True)
 
 

@@ -68,7 +68,10 @@ class _Endpoints:
             Route("/coin/v1/log/entries", self.entries),
         ]
         handlers = {HTTPException: _refused, CoinError: _failed, Exception: _failed}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        # A path has one form; a redirect would lead to whatever host the request names.
+        app.router.redirect_slashes = False
+        return app
 
     async def checkpoint(self, request: Request) -> Response:
         """Return the newest head, as a signed note."""

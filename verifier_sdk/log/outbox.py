@@ -53,6 +53,12 @@ def enqueue_all(connection: Connection, leaves: Iterable[bytes]) -> list[bytes]:
     return [row["leaf_hash"] for row in rows]
 
 
+def take_turns(connection: Connection, leaves: Iterable[bytes]) -> None:
+    """Wait for other transactions about the sessions of these leaves, as `enqueue_all` does."""
+    keys = (_row(data)["session_key"] for data in leaves)
+    _take_turns(connection, (key for key in keys if key is not None))
+
+
 def find_equivocation(connection: Connection, commitment: CommitmentLeaf) -> bytes | None:
     """Return the SHA-256 of another commitment of that provider to that session, or None.
 

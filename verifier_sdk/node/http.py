@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf import json_format
 from sqlalchemy import Engine
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -22,7 +24,13 @@ from coin_protocol.errors import CoinError, InvalidInputError, TryLaterError
 from coin_protocol.limits import MAX_MESSAGE_BYTES
 from coin_protocol.receipt import read_receipt
 from coin_protocol.v1 import verifier_service_pb2 as pb
-from verifier_sdk.node.intake import ForgedReceiptError, Intake
+from verifier_sdk.node.hosts import Hosts
+from verifier_sdk.node.intake import (
+    CommitmentFullError,
+    ForgedReceiptError,
+    Intake,
+    QuotaSpentError,
+)
 from verifier_sdk.node.providers import UnknownProviderError
 from verifier_sdk.node.sampling import ASKED_PRIORITY
 from verifier_sdk.node.service import STATES, NoSuchAuditError, as_message, parse_audit_id
@@ -33,6 +41,14 @@ PREFIX: Final = "/coin/v1"
 
 BODY_SECONDS: Final = 60.0
 """For the body of a request to arrive: the largest receipt at 9 Mbit/s."""
+
+FOREIGN_HOST: Final = (
+    "this node does not answer under that host name; whoever runs it names it in the setting "
+    "http_hosts"
+)
+
+READY_SECONDS: Final = 1.0
+"""For so long an answer to `/readyz` holds."""
 
 _PROTOBUF: Final = "application/x-protobuf"
 _RETRY_SECONDS: Final = "1"
@@ -191,12 +207,32 @@ def interface_routes(
     ]
 
 
+class _Readiness:
+    """Whether the node can work, found out once a second at most: strangers ask as they like."""
+
+    def __init__(self, ready: Callable[[], Awaitable[str]]) -> None:
+        self._ready = ready
+        self._turn = asyncio.Lock()
+        self._why = ""
+        self._holds_until = 0.0
+
+    async def why_not(self) -> str:
+        """Return why it cannot; empty where it can."""
+        async with self._turn:
+            if time.monotonic() >= self._holds_until:
+                self._why = await self._ready()
+                self._holds_until = time.monotonic() + READY_SECONDS
+            return self._why
+
+
 def health_routes(ready: Callable[[], Awaitable[str]]) -> list[Route]:
     """Return the routes by which an orchestrator sees that the node lives and is ready.
 
     Args:
-        ready: Returns why the node cannot work now; empty where it can.
+        ready: Returns why the node cannot work now; empty where it can. Asked once a second at
+            most, however many strangers ask.
     """
+    found = _Readiness(ready)
 
     async def live(request: Request) -> Response:
         del request
@@ -204,43 +240,61 @@ def health_routes(ready: Callable[[], Awaitable[str]]) -> list[Route]:
 
     async def readiness(request: Request) -> Response:
         del request
-        why = await ready()
+        why = await found.why_not()
         return PlainTextResponse(f"{why or 'ok'}\n", status_code=503 if why else 200)
 
     return [Route("/livez", live), Route("/readyz", readiness)]
 
 
 def with_problems(app: Starlette) -> Starlette:
-    """Have an app answer this project's errors as problems."""
+    """Have an app answer this project's errors as problems, and redirect nobody."""
     app.add_exception_handler(CoinError, _problem)
+    app.router.redirect_slashes = False
     return app
 
 
 class Front:
     """One port for three applications, told apart by the path."""
 
-    def __init__(self, *, interface: ASGIApp, log: ASGIApp | None, pages: ASGIApp) -> None:
-        """Put these behind it; without a log its paths are the interface's, which knows none."""
+    def __init__(
+        self, *, interface: ASGIApp, log: ASGIApp | None, pages: ASGIApp, hosts: Hosts
+    ) -> None:
+        """Put these behind it.
+
+        Args:
+            interface: Receipts, audits and health.
+            log: Without one its paths are the interface's, which knows none.
+            pages: All other paths; they know their hosts themselves.
+            hosts: Under which interface and log may be asked. Health tells nothing, and is asked
+                by programs that know no name.
+        """
         self._interface = interface
         self._log = interface if log is None else log
         self._pages = pages
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         receive = _in_time(receive)
         path = scope.get("path", "")
-        if path == "/checkpoint" or path.startswith(("/tile/", f"{PREFIX}/log/")):
-            await self._log(scope, receive, send)
-        elif path in {"/livez", "/readyz"} or path.startswith("/coin/"):
-            await self._interface(scope, receive, send)
+        if path in {"/livez", "/readyz"}:
+            app = self._interface
+        elif path == "/checkpoint" or path.startswith(("/tile/", "/coin/")):
+            logged = not path.startswith("/coin/") or path.startswith(f"{PREFIX}/log/")
+            app = self._log if logged else self._interface
+            if not self._hosts.take(Headers(scope=scope).get("host", "")):
+                app = _document(421, "not under this name", FOREIGN_HOST)
         else:
-            await self._pages(scope, receive, send)
+            app = self._pages
+        await app(scope, receive, send)
 
 
 _STATUSES: Final[tuple[tuple[type[CoinError], int, str], ...]] = (
     (NoSuchAuditError, 404, "no such audit"),
     (_NobodyError, 401, "not authenticated"),
     (_BusyError, 429, "too many calls"),
+    (QuotaSpentError, 429, "the quota of the day is spent"),
+    (CommitmentFullError, 409, "enough receipts of this commitment"),
     (_TooLargeError, 413, "too large"),
     (_UnwantedTypeError, 415, "another media type is wanted"),
     (ForgedReceiptError, 422, "the provider did not sign this"),
@@ -260,11 +314,17 @@ async def _problem(request: Request, error: Exception) -> Response:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TryLaterError):
+    if isinstance(error, QuotaSpentError):
+        headers["Retry-After"] = str(math.ceil(error.seconds))
+    elif isinstance(error, TryLaterError):
         headers["Retry-After"] = _RETRY_SECONDS
-    body = json.dumps(
-        {"type": "about:blank", "title": title, "status": status, "detail": str(error)}
-    )
+    return _document(status, title, str(error), headers)
+
+
+def _document(
+    status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
     return Response(body, status, headers, media_type="application/problem+json")
 
 

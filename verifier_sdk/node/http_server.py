@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Final
 
 import uvicorn
@@ -21,17 +19,15 @@ from coin_protocol.ops.http_server import (
     MAX_CONNECTIONS,
     PromptProtocol,
     check_tls,
+    renewing,
     why,
 )
-from coin_protocol.transport.reload import Reloaded
-from verifier_sdk.node.repeating import repeating
 from verifier_sdk.node.settings import NodeSettings
 
 CLOSING_SECONDS: Final = 5
 """Requests take moments; whoever reads an answer for longer at shutdown is hung up on."""
 
 _MAX_HEADER_BYTES: Final = 64 * 1024
-_LOOK_SECONDS: Final = 10.0
 
 
 class _Server(uvicorn.Server):
@@ -70,7 +66,7 @@ async def serving_http(
     require_callers_known(settings)
     address = settings.http_listen or ""
     host, port = parse_address(address)
-    _check_files(settings)
+    check_tls(settings.http_certificate, settings.http_key, prefix="http")
     config = uvicorn.Config(
         app,
         host=host,
@@ -99,7 +95,7 @@ async def serving_http(
         started.cancel()
         if task.done():
             await task
-        async with _renewed(settings, config.ssl, observer):
+        async with renewing(config, observer, prefix="http"):
             yield listening.getsockname()[1]
     finally:
         server.should_exit = True
@@ -134,27 +130,3 @@ def _listen(address: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         msg = f"cannot listen on {address}{why(error)}"
         raise ConfigurationError(msg) from error
-
-
-@asynccontextmanager
-async def _renewed(
-    settings: NodeSettings, context: ssl.SSLContext | None, observer: transport.Observer
-) -> AsyncIterator[None]:
-    """Put TLS files that changed on disk into use, until the block ends."""
-    if context is None or settings.http_certificate is None or settings.http_key is None:
-        yield
-        return
-    certificate, key = settings.http_certificate, settings.http_key
-
-    def load() -> None:
-        # A context is left half changed by files that do not belong together.
-        _check_files(settings)
-        context.load_cert_chain(certificate, key, password="")
-
-    files = Reloaded("certificate", (certificate, key), load, observer)
-    async with repeating(partial(asyncio.to_thread, files.changed), _LOOK_SECONDS):
-        yield
-
-
-def _check_files(settings: NodeSettings) -> None:
-    check_tls(settings.http_certificate, settings.http_key, prefix="http")

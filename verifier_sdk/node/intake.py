@@ -29,6 +29,7 @@ from coin_protocol.v1 import receipt_pb2
 from verifier_sdk.node.equivocation import commitment_conflict
 from verifier_sdk.node.providers import Providers
 from verifier_sdk.node.sampling import ALWAYS, drawn, risk
+from verifier_sdk.store.quota import DEFAULT_QUOTA, Quota, Refused
 from verifier_sdk.store.submissions import Submission, keep
 from verifier_sdk.store.tables import BY_RISK, BY_SHARE
 
@@ -49,6 +50,23 @@ _Batch = list[tuple[Submission, asyncio.Future[str]]]
 
 class ForgedReceiptError(InvalidInputError):
     """No key of the named provider signed the receipt's commitment: it is evidence of nothing."""
+
+
+class QuotaSpentError(TryLaterError):
+    """The client has handed in as much as is kept of one in a day.
+
+    Attributes:
+        seconds: After which the next day begins.
+    """
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        """Say what is spent."""
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class CommitmentFullError(CoinError):
+    """As many receipts of this commitment were kept of the client as may be."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class Intake:
         secret: bytes,
         block_size: int,
         failed_share: Callable[[str], float],
+        quota: Quota = DEFAULT_QUOTA,
         kept: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take receipts of these providers.
@@ -85,6 +104,7 @@ class Intake:
             secret: Draws the share that is audited.
             block_size: Of the profile.
             failed_share: Of a provider's latest audits; may read the database.
+            quota: Of each client.
             kept: Told how many receipts are on disk, after each transaction.
         """
         self._engine = engine
@@ -92,6 +112,7 @@ class Intake:
         self._secret = secret
         self._block_size = block_size
         self._failed_share = failed_share
+        self._quota = quota
         self._told = kept
         self._records: dict[str, tuple[float, float]] = {}
         self._waiting: deque[tuple[Submission, asyncio.Future[str]]] = deque()
@@ -158,6 +179,8 @@ class Intake:
 
         Raises:
             TryLaterError: Too many wait already.
+            QuotaSpentError: The client has handed in as much as may be, today.
+            CommitmentFullError: The same of this commitment, for good.
             StoreUnavailableError: The database does not answer; submit again.
         """
         size = len(submission.receipt)
@@ -200,18 +223,23 @@ class Intake:
             _LOG.exception("a receipt cannot be kept")
             _refuse(batch, "the receipt cannot be written now; submit it again")
         else:
-            self._told(len(batch))
+            self._told(sum(isinstance(state, str) for state in states))
             for (_, future), state in zip(batch, states, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(state, str):
                     future.set_result(state)
+                else:
+                    future.set_exception(_refusal(state))
 
-    def _write(self, batch: Sequence[Submission]) -> list[str]:
+    def _write(self, batch: Sequence[Submission]) -> list[str | Refused]:
         # One receipt twice in a batch would be two rows.
         once = {one.audit_id: one for one in batch}
         states = keep(
             self._engine,
             list(once.values()),
             lambda first, second: commitment_conflict(first, second, self._providers),
+            quota=self._quota,
         )
         of = dict(zip(once, states, strict=True))
         return [of[one.audit_id] for one in batch]
@@ -227,6 +255,12 @@ class Intake:
                 share = 0.0  # whether the receipt can be kept shows soon enough
             self._records[provider] = (now + _RECORD_SECONDS, share)
         return share
+
+
+def _refusal(refused: Refused) -> CoinError:
+    if refused.seconds is None:
+        return CommitmentFullError(refused.why)
+    return QuotaSpentError(refused.why, seconds=refused.seconds)
 
 
 def _refuse(batch: _Batch, why: str) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from coin_protocol.encoding import digest
-from coin_protocol.errors import CoinError
+from coin_protocol.errors import CoinError, TryLaterError
 from coin_protocol.files import data_folder
 from coin_protocol.note import NoteAlgorithm, NoteSigner, NoteVerifier
 from verifier_sdk.log import (
@@ -107,23 +107,23 @@ async def keeping_log(
         name="coin-log",
     )
     async with Witnesses(clients, settings.quorum) as witnesses:
-        heads = Log(engine)
         keys = tuple(verifiers.values())
+        cosigning = _Cosigning(Log(engine), log, witnesses, keys, metrics)
         if keys:
             # Before anything new is signed: a restored machine has forgotten what they have not.
-            doubt = await _cosign_newest(heads, witnesses, keys)
+            doubt = await cosigning.once()
             if doubt:
                 _LOG.critical("the log is stopped: %s", doubt)
                 metrics.log_errors.inc()
                 sequencer.refuse(doubt)
         thread.start()
-        cosigning = asyncio.create_task(_cosign(heads, witnesses, keys, signed, metrics))
+        task = asyncio.create_task(cosigning.run(signed))
         try:
             yield KeptLog(log, settings.origin, signer.verifier.vkey, keys)
         finally:
             stop.set()
-            cosigning.cancel()
-            await asyncio.gather(cosigning, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(thread.join)
 
 
@@ -148,27 +148,62 @@ def _sequence(
         metrics.log_errors.inc()
 
 
-async def _cosign(
-    log: Log,
-    witnesses: Witnesses,
-    keys: tuple[NoteVerifier, ...],
-    signed: asyncio.Event,
-    metrics: NodeMetrics,
-) -> None:
-    """Have each new head cosigned; of several that come meanwhile, the newest."""
-    while keys:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(signed.wait(), _COSIGN_SECONDS)
-        signed.clear()
-        try:
-            doubt = await _cosign_newest(log, witnesses, keys)
-        except Exception:  # noqa: BLE001 - the next head may go well
-            _LOG.exception("cosigning failed")
-        else:
-            if doubt:
-                # One witness that errs must not stop a log; that its cosignature is missing shows.
-                _LOG.error("%s", doubt)
-                metrics.log_errors.inc()
+@dataclass(frozen=True)
+class _Cosigning:
+    """Shows heads to the witnesses of a log.
+
+    Attributes:
+        heads: The log with every head that was signed.
+        log: The same with those that have their quorum.
+        witnesses: Who cosigns.
+        keys: Theirs.
+        metrics: Told what is missing.
+    """
+
+    heads: Log
+    log: Log
+    witnesses: Witnesses
+    keys: tuple[NoteVerifier, ...]
+    metrics: NodeMetrics
+
+    async def run(self, signed: asyncio.Event) -> None:
+        """Have each new head cosigned; of several that come meanwhile, the newest."""
+        while self.keys:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(signed.wait(), _COSIGN_SECONDS)
+            signed.clear()
+            try:
+                doubt = await self.once()
+            except TryLaterError as error:
+                _LOG.warning("the newest head was not cosigned: %s", error)
+            except Exception:  # noqa: BLE001 - the next head may go well
+                _LOG.exception("cosigning failed")
+            else:
+                if doubt:
+                    # One witness that errs must not stop a log: an operator is to look at it.
+                    _LOG.error("%s", doubt)
+                    self.metrics.log_errors.inc()
+
+    async def once(self) -> str:
+        """Show the newest head; return why a witness doubts it, empty where none does.
+
+        Raises:
+            StoreUnavailableError: The database does not answer.
+        """
+        size = await asyncio.to_thread(_size, self.heads)
+        doubt = await _cosign_newest(self.heads, self.witnesses, self.keys)
+        # Other processes show it, too: what counts is whether readers are given that head by now.
+        missing = await asyncio.to_thread(_size, self.log) < size
+        self.metrics.log_quorum_missing.set(int(missing))
+        return doubt
+
+
+def _size(log: Log) -> int:
+    """Return the size of the newest head; -1 where there is none."""
+    try:
+        return log.head().size
+    except NotLoggedYetError:
+        return -1
 
 
 async def _cosign_newest(log: Log, witnesses: Witnesses, keys: tuple[NoteVerifier, ...]) -> str:

@@ -49,9 +49,14 @@ class NodeMetrics:
             "coin_audit_seconds", "Time of the attempt that decided an audit.", _SECONDS
         )
         self.queued = make.gauge("coin_audits_queued", "Audits that wait.")
+        self.later = make.gauge(
+            "coin_audits_later",
+            "Of these, such as are not due yet: after a pause, or with the budget of another day.",
+        )
         self.running = make.gauge("coin_audits_running", "Audits under way, on any machine.")
         self.oldest = make.gauge(
-            "coin_audit_oldest_waiting_seconds", "Age of the oldest audit that is due."
+            "coin_audit_oldest_waiting_seconds",
+            "For how long the audit that is due for longest has been due.",
         )
         self.workers = make.gauge("coin_workers", "Workers that showed a sign of life just now.")
         self.calls = make.counters(
@@ -82,9 +87,14 @@ class NodeMetrics:
         self.log_head = make.gauge(
             "coin_log_head_timestamp_seconds", "Unix time at which the newest head was signed."
         )
+        self.log_quorum_missing = make.gauge(
+            "coin_log_quorum_missing",
+            "1 where too few witnesses cosigned the newest head that they were shown.",
+        )
         self.log_errors = make.counter(
             "coin_log_errors_total",
-            "Times that the log stopped, as its tree does not bear out what it signed.",
+            "Times that the log stopped, as its tree does not bear out what it signed, or that a "
+            "witness held so.",
         )
         self.evidence = make.gauge("coin_evidence", "Evidence objects that are kept.")
         add_build_info(registry)
@@ -119,6 +129,7 @@ class NodeMetrics:
     def behind(self, backlog: Backlog) -> None:
         """Set what waits."""
         self.queued.set(backlog.queued)
+        self.later.set(backlog.later)
         self.running.set(backlog.running)
         self.oldest.set(backlog.oldest_seconds)
         self.workers.set(backlog.workers)

@@ -1,4 +1,4 @@
-"""What a node tells of itself, for metrics."""
+"""What a worker tells of itself, for metrics."""
 
 from __future__ import annotations
 
@@ -10,24 +10,8 @@ from coin_protocol.v1 import receipt_pb2
 class NodeObserver(Protocol):
     """Told what happens; must return at once and raise nothing."""
 
-    def kept(self, receipts: int) -> None:
-        """Learn that receipts are on disk."""
-
     def decided(self, provider: str, verdict: receipt_pb2.Verdict, seconds: float) -> None:
         """Learn that an audit has its verdict, and how long its last attempt took."""
 
     def failed(self, provider: str, error: str, *, final: bool) -> None:
         """Learn that an attempt failed, by the name of the error, and whether it was the last."""
-
-
-class Unobserved:
-    """A `NodeObserver` that tells nobody."""
-
-    def kept(self, receipts: int) -> None:
-        """Do nothing."""
-
-    def decided(self, provider: str, verdict: receipt_pb2.Verdict, seconds: float) -> None:
-        """Do nothing."""
-
-    def failed(self, provider: str, error: str, *, final: bool) -> None:
-        """Do nothing."""

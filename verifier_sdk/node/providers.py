@@ -12,6 +12,7 @@ from coin_protocol.encoding import digest
 from coin_protocol.errors import InvalidInputError
 from coin_protocol.keys import KeyRing
 from coin_protocol.keyset import SignedKeySet
+from verifier_sdk.store.claims import Budget
 
 _KEPT_KEY_SETS: Final = 64
 
@@ -84,7 +85,14 @@ class Providers:
         """Their names, sorted."""
         return sorted(self._registered)
 
-    @property
-    def budgets(self) -> dict[str, int | None]:
-        """Audits that may be begun in a day, by provider."""
-        return {name: one.audits_per_day for name, one in self._registered.items()}
+    def budgets(self, chosen_share: float) -> dict[str, Budget | None]:
+        """Return what may be begun in a day, by provider.
+
+        Args:
+            chosen_share: Part for audits that were not drawn at random; all of it is theirs where
+                none are drawn.
+        """
+        return {
+            name: Budget.of(one.audits_per_day, chosen_share if one.share else 1.0)
+            for name, one in self._registered.items()
+        }

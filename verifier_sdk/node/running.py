@@ -27,6 +27,7 @@ from verifier_sdk.node.assembly import (
     open_targets,
 )
 from verifier_sdk.node.ending import end
+from verifier_sdk.node.hosts import Hosts
 from verifier_sdk.node.http import (
     Front,
     HttpSettings,
@@ -45,8 +46,8 @@ from verifier_sdk.node.repeating import repeating
 from verifier_sdk.node.service import ServiceSettings, make_server
 from verifier_sdk.node.settings import NodeSettings
 from verifier_sdk.node.worker import Worker
-from verifier_sdk.store.claims import Lease
-from verifier_sdk.store.reading import backlog, failed_share
+from verifier_sdk.store.claims import Budget, Lease
+from verifier_sdk.store.reading import answers, backlog, failed_share
 from verifier_sdk.store.retention import purge
 from verifier_sdk.store.signs import leave, sign
 from verifier_sdk.web.app import web_app
@@ -93,8 +94,8 @@ async def working(
     lease = Lease(
         worker=f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}",
         seconds=settings.lease_seconds,
-        budgets=providers.budgets,
-        default_budget=settings.audits_per_day,
+        budgets=providers.budgets(settings.chosen_share),
+        default_budget=Budget.of(settings.audits_per_day, settings.chosen_share),
     )
     async with AsyncExitStack() as stack:
         profile = bench.models.profile
@@ -163,6 +164,7 @@ async def serving(
         secret=await asyncio.to_thread(draw_secret, engine),
         block_size=profile.message.block_size,
         failed_share=partial(failed_share, engine),
+        quota=settings.quota,
         kept=kept,
     )
     tokens = None
@@ -190,6 +192,9 @@ async def serving(
         if settings.http_listen is not None:
             workers = transport.Workers(threads=4, queue=256)
             stack.callback(workers.close)
+            # The log is everybody's: whoever floods it holds up no receipt.
+            readers = transport.Workers(threads=4, queue=256)
+            stack.callback(readers.close)
             routes = interface_routes(
                 engine, intake, workers, HttpSettings(tokens=tokens, rate=rate), asked=bell.set
             )
@@ -197,7 +202,10 @@ async def serving(
                 interface=with_problems(
                     Starlette(routes=[*routes, *health_routes(partial(_not_ready, engine))])
                 ),
-                log=None if kept_log is None else log_app(kept_log.log, workers),
+                log=None if kept_log is None else log_app(kept_log.log, readers),
+                hosts=Hosts.of(
+                    settings.http_hosts, settings.web.origins, tokens=tokens is not None
+                ),
                 pages=web_app(
                     engine=engine,
                     log=None
@@ -239,8 +247,9 @@ async def _purge(engine: Engine, days: int) -> None:
 
 
 async def _not_ready(engine: Engine) -> str:
+    # Anybody may ask, as often as they like: it must cost next to nothing.
     try:
-        await asyncio.wait_for(asyncio.to_thread(backlog, engine), 2.0)
+        await asyncio.wait_for(asyncio.to_thread(answers, engine), 2.0)
     except (TryLaterError, TimeoutError):
         return "the database does not answer"
     return ""

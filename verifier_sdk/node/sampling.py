@@ -51,7 +51,7 @@ def risk(
     block_size: int,
     failed_share: float,
 ) -> int:
-    """Return how odd a receipt looks, 0 to some 90 points, by what can be seen at once.
+    """Return how odd a receipt looks, 0 to some 110 points, by what can be seen at once.
 
     Args:
         receipt: As submitted.

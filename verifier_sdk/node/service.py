@@ -24,7 +24,12 @@ from coin_protocol.v1.log_service_pb2_grpc import add_LogServiceServicer_to_serv
 from verifier_sdk.log import Log
 from verifier_sdk.log.service import SERVICE as LOG_SERVICE
 from verifier_sdk.log.service import LogServicer
-from verifier_sdk.node.intake import ForgedReceiptError, Intake
+from verifier_sdk.node.intake import (
+    CommitmentFullError,
+    ForgedReceiptError,
+    Intake,
+    QuotaSpentError,
+)
 from verifier_sdk.node.providers import UnknownProviderError
 from verifier_sdk.node.sampling import ASKED_PRIORITY
 from verifier_sdk.store import tables
@@ -48,6 +53,7 @@ MAX_WATCHED: Final = 64
 """Audits that one client watches at a time: each is looked up ten times a second."""
 
 _NAMES: Final = {number: name for name, number in STATES.items() if name != tables.PURGED}
+_NEVER_AUDITED: Final = "past its retention before it was audited; nothing is said of the provider"
 _LISTED: Final = 100
 _AUDIT_ID_CHARACTERS: Final = 64
 _WATCH_SECONDS: Final = 0.1
@@ -121,8 +127,17 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         submission = await self._run(context, lambda: self._intake.prepare(request.receipt, caller))
         try:
             kept = await self._intake.keep(submission)
-        except TryLaterError as error:
-            await _unavailable(context, error)
+        except QuotaSpentError as error:
+            await transport.abort(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                str(error),
+                transport.error_info("QUOTA_SPENT"),
+                transport.quota_failure(f"client:{caller}", str(error)),
+                transport.retry_info(error.seconds),
+            )
+        except CoinError as error:
+            await _refused(context, error)
         return pb.SubmitReceiptResponse(audit_id=kept.audit_id.hex(), state=STATES[kept.state])
 
     async def RunAudit(
@@ -235,19 +250,16 @@ class VerifierServicer(pb_grpc.VerifierServiceServicer):
         """Run a call on a thread; errors become statuses with details."""
         try:
             return await self._workers.run(call, seconds=context.time_remaining())
-        except TryLaterError as error:
-            return await _unavailable(context, error)
         except CoinError as error:
-            code, reason = _code_of(error)
-            message = str(error)
-            details = [transport.error_info(reason)]
-            if code == grpc.StatusCode.INVALID_ARGUMENT:
-                details.append(transport.bad_request("request", message))
+            return await _refused(context, error)
         except Exception:  # noqa: BLE001 - answered as INTERNAL, logged here
             _LOG.exception("a request failed")
-            code, message = grpc.StatusCode.INTERNAL, "internal error, see the log"
-            details = [transport.error_info("INTERNAL")]
-        return await transport.abort(context, code, message, *details)
+        return await transport.abort(
+            context,
+            grpc.StatusCode.INTERNAL,
+            "internal error, see the log",
+            transport.error_info("INTERNAL"),
+        )
 
 
 async def make_server(
@@ -301,6 +313,8 @@ def as_message(row: Row[Any]) -> pb.Audit:
         message.decided_at.CopyFrom(_stamp(row.decided_at))
     if row.failure is not None:
         message.error = row.failure
+    if row.state == tables.PURGED and row.outcome is None:
+        message.state, message.error = pb.AUDIT_STATE_ERROR, _NEVER_AUDITED
     return message
 
 
@@ -308,6 +322,7 @@ _CODES: Final[tuple[tuple[type[CoinError], grpc.StatusCode, str], ...]] = (
     (NoSuchAuditError, grpc.StatusCode.NOT_FOUND, "AUDIT_UNKNOWN"),
     (UnknownProviderError, grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_UNKNOWN"),
     (ForgedReceiptError, grpc.StatusCode.INVALID_ARGUMENT, "RECEIPT_NOT_SIGNED"),
+    (CommitmentFullError, grpc.StatusCode.FAILED_PRECONDITION, "COMMITMENT_FULL"),
     (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID"),
     (transport.PastDeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
 )
@@ -318,6 +333,18 @@ def _code_of(error: CoinError) -> tuple[grpc.StatusCode, str]:
         if isinstance(error, kind):
             return code, reason
     return grpc.StatusCode.FAILED_PRECONDITION, "VERIFIER_NOT_ABLE"
+
+
+async def _refused(context: transport.Context, error: CoinError) -> NoReturn:
+    """End a call with the status of an error, and its details."""
+    if isinstance(error, TryLaterError):
+        await _unavailable(context, error)
+    code, reason = _code_of(error)
+    message = str(error)
+    details = [transport.error_info(reason)]
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        details.append(transport.bad_request("request", message))
+    await transport.abort(context, code, message, *details)
 
 
 async def _unavailable(context: transport.Context, error: TryLaterError) -> NoReturn:

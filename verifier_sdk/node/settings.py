@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -20,10 +20,14 @@ from coin_protocol.limits import MAX_NAME_BYTES
 from coin_protocol.ops.fields import Address, DatabaseUrl, TlsSettings
 from coin_protocol.ops.loading import TableSettings, load, read_tables
 from coin_protocol.ops.logs import LogFormat, LogLevel
+from verifier_sdk.node.hosts import HostName
+from verifier_sdk.store.quota import DEFAULT_QUOTA, Quota
 from verifier_sdk.web.settings import WebSettings
 
 PREFIX: Final = "COIN_VERIFIER_"
 _DAY_SECONDS: Final = 86_400
+_LONGEST_PAUSE_SECONDS: Final = 7 * _DAY_SECONDS
+_MEGABYTE: Final = 1_000_000
 
 
 class _Table(BaseModel):
@@ -155,6 +159,13 @@ class NodeSettings(TableSettings):
     audits_per_day: int | None = Field(
         default=None, ge=0, description="Audits a day of each provider, where none is given."
     )
+    chosen_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Part of `audits_per_day`, rounded up, for audits that were asked for or "
+        "looked odd; the rest is kept for those drawn at random.",
+    )
 
     database: DatabaseUrl = Field(
         default_factory=lambda: SecretStr(f"sqlite:///{data_folder() / 'verifier.db'}"),
@@ -187,7 +198,7 @@ class NodeSettings(TableSettings):
         default=30.0, ge=1, le=300, description="How long a provider is asked for one answer."
     )
 
-    retry_seconds: list[float] = Field(
+    retry_seconds: list[Annotated[float, Field(ge=0, le=_LONGEST_PAUSE_SECONDS)]] = Field(
         default=[30.0, 120.0, 600.0, 1800.0, 7200.0, 21_600.0],
         max_length=20,
         description="Pauses before further attempts where a provider cannot be reached; after "
@@ -205,11 +216,33 @@ class NodeSettings(TableSettings):
         default=1000.0, gt=0, le=100_000, description="Calls of one client, on the long run."
     )
     calls_burst: int = Field(default=2000, ge=1, le=1_000_000, description="Calls at once.")
+    receipts_per_day: int = Field(
+        default=DEFAULT_QUOTA.receipts_per_day,
+        ge=1,
+        description="Receipts of one client that are kept in a day (UTC).",
+    )
+    megabytes_per_day: int = Field(
+        default=DEFAULT_QUOTA.bytes_per_day // _MEGABYTE,
+        ge=100,
+        description="The same in megabytes; the largest receipt has 67.",
+    )
+    receipts_per_commitment: int = Field(
+        default=DEFAULT_QUOTA.receipts_per_commitment,
+        ge=1,
+        le=1000,
+        description="Different receipts of one commitment that are kept of one client.",
+    )
     http_listen: Address | None = Field(
         default=None, description="HOST:PORT of pages, log and HTTP interface; none without."
     )
     http_certificate: Path | None = Field(default=None, description="Certificate chain (PEM).")
     http_key: Path | None = Field(default=None, description="Its private key.")
+    http_hosts: list[HostName] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Host names under which HTTP interface and log answer, besides addresses, "
+        "localhost and those of web.origins; by default any where tokens say who calls.",
+    )
     web: WebSettings = Field(
         default_factory=WebSettings, description="Who may read the pages, and where."
     )
@@ -229,6 +262,15 @@ class NodeSettings(TableSettings):
             msg = "http_certificate and http_key go together"
             raise ValueError(msg)
         return self
+
+    @property
+    def quota(self) -> Quota:
+        """What one client may hand in."""
+        return Quota(
+            receipts_per_day=self.receipts_per_day,
+            bytes_per_day=self.megabytes_per_day * _MEGABYTE,
+            receipts_per_commitment=self.receipts_per_commitment,
+        )
 
     def secret_values(self) -> Iterator[str]:
         """Give every secret in these settings, for `configure_logging(secrets=…)`."""

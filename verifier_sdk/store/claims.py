@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -20,11 +21,9 @@ from sqlalchemy import (
 )
 
 from coin_protocol.database.engine import reading, writing
-from verifier_sdk.store.clock import database_time
+from verifier_sdk.store.clock import DAY_SECONDS, database_time
 from verifier_sdk.store.storable import storable
-from verifier_sdk.store.tables import AUDIT, ERROR, FILE, QUEUED, RUNNING, SPENT
-
-DAY_SECONDS: Final = 86_400
+from verifier_sdk.store.tables import AUDIT, BY_SHARE, ERROR, FILE, QUEUED, RUNNING, SPENT
 
 MOST_ATTEMPTS: Final = 32
 """An audit that so many attempts did not decide is given up: it may be what ends the workers. More
@@ -60,20 +59,39 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Audits of one provider that may be begun in a day (UTC).
+
+    Attributes:
+        audits: All of them.
+        chosen: Such as were asked for, or looked odd: clients decide on these, and those drawn at
+            random, which are what is weighed over sessions, must not wait for them for ever.
+    """
+
+    audits: int
+    chosen: int
+
+    @classmethod
+    def of(cls, audits: int | None, chosen_share: float) -> Self | None:
+        """Return a budget, None for any number, a part of which, rounded up, is for the chosen."""
+        return None if audits is None else cls(audits, math.ceil(audits * chosen_share))
+
+
+@dataclass(frozen=True)
 class Lease:
     """How audits are claimed.
 
     Attributes:
         worker: Its id.
         seconds: Without a sign of life for so long, others take its audits over.
-        budgets: Audits that may be begun in a day (UTC), by provider; None for any number.
+        budgets: By provider; None for any number.
         default_budget: Of providers that `budgets` does not name.
     """
 
     worker: str
     seconds: float
-    budgets: Mapping[str, int | None]
-    default_budget: int | None
+    budgets: Mapping[str, Budget | None]
+    default_budget: Budget | None
 
 
 def claim_next(engine: Engine, lease: Lease) -> Claim | None:
@@ -218,6 +236,7 @@ def _due(now: float) -> tuple[Select[Any], Select[Any]]:
         AUDIT.c.audit_id,
         AUDIT.c.provider,
         AUDIT.c.attempts,
+        AUDIT.c.drawn,
         AUDIT.c.priority,
         AUDIT.c.failure,
     )
@@ -267,14 +286,24 @@ def _may_begin(connection: Connection, row: Row[Any], lease: Lease, now: float) 
     key = and_(SPENT.c.provider == row.provider, SPENT.c.day == day)
     if connection.execute(select(SPENT.c.audits).where(key)).first() is None:
         _insert_if_absent(connection, provider=row.provider, day=day)
+    chosen = row.drawn != BY_SHARE
+    room = [SPENT.c.audits < budget.audits]
+    if chosen:
+        room.append(SPENT.c.chosen < budget.chosen)
     counted = connection.execute(
-        update(SPENT).where(key, SPENT.c.audits < budget).values(audits=SPENT.c.audits + 1)
+        update(SPENT)
+        .where(key, *room)
+        .values(audits=SPENT.c.audits + 1, chosen=SPENT.c.chosen + int(chosen))
     )
     if counted.rowcount == 1:
         return True
+    spent = connection.execute(select(SPENT.c.audits).where(key)).scalar_one()
+    # Where only the part of the chosen is used up, those drawn at random go on.
+    alike = [AUDIT.c.drawn != BY_SHARE] if chosen and spent < budget.audits else []
     others = (
         select(AUDIT.c.number)
         .where(AUDIT.c.provider == row.provider, AUDIT.c.state == QUEUED, AUDIT.c.attempts == 0)
+        .where(*alike)
         .where(AUDIT.c.due_at < (day + 1) * DAY_SECONDS)
         # What other workers look at they put off themselves: each would wait for the other.
         .with_for_update(skip_locked=True)
@@ -293,11 +322,11 @@ def _insert_if_absent(connection: Connection, *, provider: str, day: int) -> Non
 
         connection.execute(
             insert_ignoring(SPENT)
-            .values(provider=provider, day=day, audits=0)
+            .values(provider=provider, day=day, audits=0, chosen=0)
             .on_conflict_do_nothing()
         )
     else:  # its transaction is the only one that writes
-        connection.execute(insert(SPENT).values(provider=provider, day=day, audits=0))
+        connection.execute(insert(SPENT).values(provider=provider, day=day, audits=0, chosen=0))
 
 
 def _take(connection: Connection, row: Row[Any], lease: Lease, now: float) -> Claim:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from sqlalchemy import Connection, text
+
+DAY_SECONDS: Final = 86_400
+"""Budgets and quotas are of a day, UTC."""
 
 
 def database_time(connection: Connection) -> float:

@@ -44,14 +44,17 @@ class Backlog:
 
     Attributes:
         queued: Audits that are due or will be.
+        later: Of these, such as are not due yet: their next attempt, or a day with budget, is to
+            come.
         running: Audits that a worker holds.
-        oldest_seconds: Since the oldest that is due was submitted; 0 where none is.
+        oldest_seconds: For how long the one that is due for longest has been; 0 where none is.
         workers: That showed a sign of life within the last minute.
         entries: For the log, without a place in its tree.
         evidence: Objects that are kept.
     """
 
     queued: int
+    later: int
     running: int
     oldest_seconds: float
     workers: int
@@ -128,6 +131,16 @@ def failed_share(engine: Engine, provider: str) -> float:
     return failed / len(found) if found else 0.0
 
 
+def answers(engine: Engine) -> None:
+    """Return if the database does.
+
+    Raises:
+        StoreUnavailableError: It does not.
+    """
+    with reading(engine) as connection:
+        connection.execute(select(1))
+
+
 def backlog(engine: Engine) -> Backlog:
     """Return what waits.
 
@@ -136,24 +149,20 @@ def backlog(engine: Engine) -> Backlog:
     """
     with reading(engine) as connection:
         now = database_time(connection)
-        counts: dict[str, int] = dict(
-            connection.execute(
-                select(AUDIT.c.state, func.count())
-                .where(AUDIT.c.state.in_((QUEUED, RUNNING)))
-                .group_by(AUDIT.c.state)
-            )
-            .tuples()
-            .all()
-        )
-        oldest = connection.execute(
-            select(func.min(AUDIT.c.submitted_at)).where(
-                AUDIT.c.state == QUEUED, AUDIT.c.due_at <= now
-            )
-        ).scalar()
+        waits, due = AUDIT.c.state == QUEUED, AUDIT.c.due_at <= now
+        found = connection.execute(
+            select(
+                func.count().filter(waits).label("queued"),
+                func.count().filter(waits, ~due).label("later"),
+                func.count().filter(AUDIT.c.state == RUNNING).label("running"),
+                func.min(AUDIT.c.due_at).filter(waits, due).label("oldest"),
+            ).where(AUDIT.c.state.in_((QUEUED, RUNNING)))
+        ).one()
         return Backlog(
-            queued=counts.get(QUEUED, 0),
-            running=counts.get(RUNNING, 0),
-            oldest_seconds=0.0 if oldest is None else max(0.0, now - oldest),
+            queued=found.queued,
+            later=found.later,
+            running=found.running,
+            oldest_seconds=0.0 if found.oldest is None else now - found.oldest,
             workers=_living(connection, now),
             entries=waiting(connection),
             evidence=int(

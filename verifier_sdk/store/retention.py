@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, select, update
 
 from coin_protocol.database.engine import empty_log, writing
 from verifier_sdk.memory.queries import delete_blocks
-from verifier_sdk.store.clock import database_time
-from verifier_sdk.store.tables import AUDIT, DECIDED, ERROR, FILE, PURGED, SUBMITTED
+from verifier_sdk.store.clock import DAY_SECONDS, database_time
+from verifier_sdk.store.tables import (
+    AUDIT,
+    DECIDED,
+    ERROR,
+    FILE,
+    HANDED_IN,
+    PURGED,
+    QUEUED,
+    SPENT,
+    SUBMITTED,
+)
 
-DAY_SECONDS: Final = 86_400.0
+_DAYS_KEPT: Final = 7
 _AT_ONCE: Final = 200
 _BLOCKS_AT_ONCE: Final = 10_000
 
@@ -40,9 +50,18 @@ def purge(engine: Engine, *, days: float) -> int:
             before = database_time(connection) - days * DAY_SECONDS
             if not delete_blocks(connection, before=before, at_most=_BLOCKS_AT_ONCE):
                 break
-    if purged:
-        empty_log(engine)
+    with writing(engine) as connection:
+        _close_days(connection)
+    # Whatever was deleted, here or by a purge that did not come so far.
+    empty_log(engine)
     return purged
+
+
+def _close_days(connection: Connection) -> None:
+    """Delete what was counted on days that are over."""
+    today = int(database_time(connection) // DAY_SECONDS)
+    for table in (SPENT, HANDED_IN):
+        connection.execute(delete(table).where(table.c.day < today - _DAYS_KEPT))
 
 
 def _purge_some(engine: Engine, days: float) -> int:
@@ -52,7 +71,9 @@ def _purge_some(engine: Engine, days: float) -> int:
             AUDIT.c.state == DECIDED, AUDIT.c.decided_at < before
         )
         left = select(AUDIT.c.number).where(
-            AUDIT.c.state.in_((SUBMITTED, ERROR)), AUDIT.c.submitted_at < before
+            # What waits for so long is of sessions that providers have purged, too.
+            AUDIT.c.state.in_((SUBMITTED, QUEUED, ERROR)),
+            AUDIT.c.submitted_at < before,
         )
         numbers: list[int] = []
         for query in (decided, left):
@@ -61,6 +82,8 @@ def _purge_some(engine: Engine, days: float) -> int:
         if numbers:
             connection.execute(delete(FILE).where(FILE.c.number.in_(numbers)))
             connection.execute(
-                update(AUDIT).where(AUDIT.c.number.in_(numbers)).values(state=PURGED, failure=None)
+                update(AUDIT)
+                .where(AUDIT.c.number.in_(numbers))
+                .values(state=PURGED, due_at=None, failure=None)
             )
         return len(numbers)

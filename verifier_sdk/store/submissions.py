@@ -9,8 +9,9 @@ from typing import Final
 from sqlalchemy import Connection, Engine, func, insert, select, tuple_, update
 
 from coin_protocol.database.engine import writing
-from verifier_sdk.log.outbox import enqueue_all
+from verifier_sdk.log.outbox import enqueue_all, take_turns
 from verifier_sdk.store.clock import database_time
+from verifier_sdk.store.quota import Books, Quota, Refused
 from verifier_sdk.store.storable import storable
 from verifier_sdk.store.tables import (
     ASKED,
@@ -83,16 +84,19 @@ Conflict = Callable[[bytes, bytes], FoundEvidence | None]
 """Takes two receipts or bundles of one session; returns what they prove, if they prove anything."""
 
 
-def keep(engine: Engine, batch: Sequence[Submission], conflict: Conflict) -> list[str]:
+def keep(
+    engine: Engine, batch: Sequence[Submission], conflict: Conflict, *, quota: Quota
+) -> list[str | Refused]:
     """Write receipts, durably, in one transaction; one that is there already is left as it is.
 
     Args:
         engine: Of the node's database.
         batch: What was submitted, in order.
         conflict: Asked about each pair of different commitments to one session.
+        quota: Of each client. What is there already costs nothing.
 
     Returns:
-        The state of each, as it then is.
+        The state of each, as it then is, or why it was not kept.
 
     Raises:
         StoreUnavailableError: The database does not answer; all may be submitted again.
@@ -100,20 +104,19 @@ def keep(engine: Engine, batch: Sequence[Submission], conflict: Conflict) -> lis
     with writing(engine) as connection:
         # First, since it waits for others who speak of the same sessions: what they wrote is seen
         # from here on.
-        enqueue_all(connection, [one.leaf for one in batch])
-        ids = [one.audit_id for one in batch]
-        known = dict(
-            connection.execute(
-                select(AUDIT.c.audit_id, AUDIT.c.state).where(AUDIT.c.audit_id.in_(ids))
-            )
-            .tuples()
-            .all()
-        )
-        new = {one.audit_id: one for one in batch if one.audit_id not in known}
-        if new:
-            _note_conflicts(connection, list(new.values()), conflict)
-            _insert(connection, list(new.values()))
-        return [known.get(one.audit_id) or _first_state(one) for one in batch]
+        take_turns(connection, [one.leaf for one in batch])
+        known = _states(connection, batch)
+        new = list({one.audit_id: one for one in batch if one.audit_id not in known}.values())
+        refused = _refused(connection, quota, new) if new else {}
+        kept = [one for one in new if one.audit_id not in refused]
+        if kept:
+            enqueue_all(connection, [one.leaf for one in kept])
+            _note_conflicts(connection, kept, conflict)
+            _insert(connection, kept)
+        return [
+            refused.get(one.audit_id) or known.get(one.audit_id) or _first_state(one)
+            for one in batch
+        ]
 
 
 def ask_for(engine: Engine, audit_id: bytes, *, priority: int) -> bool:
@@ -201,6 +204,24 @@ def _insert(connection: Connection, batch: Sequence[Submission]) -> None:
         insert(FILE),
         [{"number": numbers[one.audit_id], "receipt": one.receipt} for one in batch],
     )
+
+
+def _refused(
+    connection: Connection, quota: Quota, new: Sequence[Submission]
+) -> dict[bytes, Refused]:
+    """Count receipts against the quotas of their clients; return which are not kept, and why."""
+    books = Books(connection, quota, new)
+    found = {one.audit_id: books.take(one) for one in new}
+    books.close()
+    return {audit_id: why for audit_id, why in found.items() if why is not None}
+
+
+def _states(connection: Connection, batch: Sequence[Submission]) -> dict[bytes, str]:
+    ids = [one.audit_id for one in batch]
+    found = connection.execute(
+        select(AUDIT.c.audit_id, AUDIT.c.state).where(AUDIT.c.audit_id.in_(ids))
+    )
+    return dict(found.tuples().all())
 
 
 def _first_state(one: Submission) -> str:

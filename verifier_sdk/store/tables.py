@@ -136,7 +136,20 @@ SPENT: Final = Table(
     Column("provider", String(256), primary_key=True),
     Column("day", Integer, primary_key=True, comment="Days since 1970, UTC."),
     Column("audits", Integer, nullable=False),
+    Column(
+        "chosen", Integer, nullable=False, comment="Of these, such as were not drawn at random."
+    ),
     comment="Audits begun, for the budget of a day.",
+)
+
+HANDED_IN: Final = Table(
+    "handed_in",
+    METADATA,
+    Column("client", String(256), primary_key=True),
+    Column("day", Integer, primary_key=True, comment="Days since 1970, UTC."),
+    Column("receipts", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    comment="Receipts kept, for the quota of a day.",
 )
 
 WORKER: Final = Table(

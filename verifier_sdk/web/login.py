@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
+from coin_protocol.ops.address import network_of
 from coin_protocol.transport.rate import RateLimit, RateLimiter
 from verifier_sdk.web import links, problems
 from verifier_sdk.web.accounts import Account, AccountFile
@@ -130,7 +130,8 @@ class Login:
 
     def _wait(self, request: Request, name: str) -> float:
         """Return for how many seconds an attempt is refused, and count it if it is not."""
-        wait = self._by_address.take(_network(request))
+        host = "" if request.client is None else request.client.host
+        wait = self._by_address.take(network_of(host))
         return wait or self._by_name.take(name[:64])
 
     async def _check(self, name: str, password: str) -> Account | None:
@@ -190,15 +191,3 @@ async def _fields(request: Request) -> dict[str, str]:
     for name, value in pairs:
         fields.setdefault(name, value)
     return fields
-
-
-def _network(request: Request) -> str:
-    """Return whose attempts count together: an address, of IPv6 the network of one customer."""
-    host = "" if request.client is None else request.client.host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host[:64]
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((int(address), 64), strict=False))
-    return str(address)

@@ -30,6 +30,12 @@ FAULTS: Final[dict[int, str]] = {
     pb.FAULT_PROVIDER: "Something that the provider signed is false, or it did not answer.",
     pb.FAULT_UNATTRIBUTED: "Client and provider disagree, and nothing signed tells who is wrong.",
 }
+AT_FAULT: Final[dict[int, str]] = {
+    pb.FAULT_PROVIDER: "provider",
+    pb.FAULT_UNATTRIBUTED: "unattributed",
+}
+"""The same in a word, for lists."""
+
 TIERS: Final[dict[int, str]] = {
     pb.TIER_ASSERTED: "asserted",
     pb.TIER_COMMITTED: "committed",
@@ -113,6 +119,11 @@ def outcome(value: int | None) -> str:
 def tone(value: int | None) -> str:
     """Return an outcome's class in the style sheet."""
     return TONES.get(value or 0, "none")
+
+
+def at_fault(value: int | None) -> str:
+    """Return who a failure speaks against."""
+    return AT_FAULT.get(value or 0, NOTHING)
 
 
 def tier(value: int | None) -> str:

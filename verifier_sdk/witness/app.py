@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from coin_protocol.errors import TryLaterError
+from coin_protocol.ops.address import network_of
 from coin_protocol.transport.rate import RateLimiter
 from coin_protocol.transport.work import PastDeadlineError, Workers
 from verifier_sdk.witness import metrics as names
@@ -130,7 +130,7 @@ class WitnessApp:
             return  # counted again with the next, or at the next start
 
     def _too_many(self, request: Request) -> Response | None:
-        wait = self._limiter.take(_caller(request))
+        wait = self._limiter.take(network_of(request.client.host if request.client else ""))
         if not wait:
             return None
         headers = {"retry-after": str(max(1, round(wait))), "connection": "close"}
@@ -138,7 +138,9 @@ class WitnessApp:
 
     async def _about(self, request: Request) -> Response:
         """Say who this is, and whom it follows."""
-        del request
+        too_many = self._too_many(request)
+        if too_many is not None:
+            return too_many
         witness = self._witness
         verifier = witness.verifier
         document = {"witness": verifier.key.name, "vkey": verifier.vkey, "logs": witness.origins}
@@ -189,7 +191,7 @@ class WitnessApp:
         """Say whether the database answers."""
         del request
         try:
-            await self._work(self._witness.store.heads)
+            await self._work(self._witness.store.require_answer)
         except _LATER:
             return _later()
         return _text(200, "ready")
@@ -204,20 +206,6 @@ async def _body(request: Request) -> bytes:
             raise _TooLargeError
         parts.append(piece)
     return b"".join(parts)
-
-
-def _caller(request: Request) -> str:
-    """Return whom a request is counted for: an address, or the network that one party has."""
-    host = request.client.host if request.client else ""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return str(address)
 
 
 def _text(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

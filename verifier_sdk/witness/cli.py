@@ -133,7 +133,7 @@ def serve(
         def ready(port: int) -> None:
             print_json({"serving": "witness", "port": port, "vkey": vkey, **ports})
 
-        asyncio.run(serve_http(served.app, settings, ready))
+        asyncio.run(serve_http(served.app, settings, ready, metrics))
 
 
 def _settings(config: Path | None, **given: object) -> WitnessSettings:

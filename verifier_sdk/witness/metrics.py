@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coin_protocol.ops.bounded import Label, Maker
 from coin_protocol.ops.certificates import certificate_end
+from coin_protocol.transport.observe import Unobserved
 from verifier_sdk.witness.rules import Refusal
 from verifier_sdk.witness.store import WitnessStore
 
@@ -23,8 +24,8 @@ FAILED: Final = "failed"
 OUTCOMES: Final = (COSIGNED, TOO_LARGE, TOO_MANY, SLOW, UNAVAILABLE, FAILED, *Refusal)
 
 
-class Metrics:
-    """The metrics of one process, in a registry of their own."""
+class Metrics(Unobserved):
+    """The metrics of one process, in a registry of their own; told of TLS files that changed."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         """Make them for the logs that are followed."""
@@ -52,6 +53,11 @@ class Metrics:
             "coin_witness_certificate_ends_timestamp_seconds",
             "When the TLS certificate ends; 0 without one.",
         )
+        self.reloads: Final = make.counters(
+            "coin_witness_reloads_total",
+            "TLS files that changed on disk, and whether they are in use.",
+            Label("outcome", ("used", "refused")),
+        )
 
     def show(self, store: WitnessStore) -> None:
         """Start from what a store remembers.
@@ -78,6 +84,11 @@ class Metrics:
         for origin, count in store.evidence_counts().items():
             if origin in self._origins:
                 self.evidence.labels(origin=origin).set(count)
+
+    def reloaded(self, what: str, *, ok: bool) -> None:
+        """Note that the TLS files changed."""
+        del what
+        self.reloads.labels(outcome="used" if ok else "refused").inc()
 
     def watch(self, certificate: Path) -> None:
         """Tell when a certificate ends, as its file has it at the time of asking."""

@@ -15,9 +15,9 @@ from coin_protocol.ops.http_server import (
     MAX_CONNECTIONS,
     PromptProtocol,
     StoppableServer,
-    check_tls,
     why,
 )
+from coin_protocol.transport.observe import Observer
 from verifier_sdk.witness.config import WitnessSettings
 
 _MAX_HEADER_BYTES: Final = 16 * 1024
@@ -31,6 +31,7 @@ class Server(StoppableServer):
         app: Any,  # noqa: ANN401 - any ASGI application
         settings: WitnessSettings,
         started: Callable[[int], None],
+        observer: Observer,
     ) -> None:
         """Set uvicorn up.
 
@@ -38,6 +39,7 @@ class Server(StoppableServer):
             app: What to serve.
             settings: Where, and under which certificate.
             started: Told the port, once requests are taken.
+            observer: Told of TLS files that changed.
         """
         host, port = parse_address(settings.listen)
         config = uvicorn.Config(
@@ -59,7 +61,7 @@ class Server(StoppableServer):
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
-        super().__init__(config)
+        super().__init__(config, observer)
         self._told = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,20 +71,25 @@ class Server(StoppableServer):
             self._told(self.servers[0].sockets[0].getsockname()[1])
 
 
-async def serve(app: Any, settings: WitnessSettings, started: Callable[[int], None]) -> None:  # noqa: ANN401 - any ASGI application
+async def serve(
+    app: Any,  # noqa: ANN401 - any ASGI application
+    settings: WitnessSettings,
+    started: Callable[[int], None],
+    observer: Observer,
+) -> None:
     """Serve until SIGTERM or SIGINT; then requests under way finish, for the grace period.
 
     Args:
         app: The ASGI application.
         settings: Of the witness.
         started: Told the port, once requests are taken.
+        observer: Told of TLS files that changed.
 
     Raises:
         ConfigurationError: The address cannot be listened on, or the TLS files cannot be used.
     """
-    check_tls(settings.tls_certificate, settings.tls_key, prefix="tls")
     try:
-        await Server(app, settings, started).serve()
+        await Server(app, settings, started, observer).serve()
     except SystemExit as stop:
         # uvicorn's way to say that it could not bind, while it handles the reason.
         msg = f"cannot listen on {settings.listen}{why(stop.__context__)}"

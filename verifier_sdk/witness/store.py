@@ -161,6 +161,15 @@ class WitnessStore:
             )
             return Outcome(Cosigning(at), evidence)
 
+    def require_answer(self) -> None:
+        """Ask the database for as little as there is, for whoever wants to know whether it answers.
+
+        Raises:
+            StoreUnavailableError: It does not.
+        """
+        with reading(self._engine) as connection:
+            connection.execute(select(HEAD.c.origin).limit(1)).first()
+
     def heads(self) -> dict[str, Head]:
         """Return the latest head of each log.
 

@@ -216,6 +216,19 @@ async def test_a_reply_flows_on_where_it_cannot_be_committed_to(
         assert json.loads(seen.raw)["choices"][0]["message"]["content"] == Script().answer
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_without_a_commitment_the_usage_is_the_upstreams(
+    parties: Parties, *, stream: bool
+) -> None:
+    def report(usage: dict[str, Any]) -> None:
+        usage |= {"completion_tokens": 500, "total_tokens": 503}
+
+    async with _failing(parties, "signer", style=Style(reports=report)) as stands:
+        options = {"include_usage": True} if stream else None
+        seen = await asked(stands, stream=stream, stream_options=options)
+    assert b'"completion_tokens":500' in seen.raw.replace(b" ", b"")
+
+
 def _failing(parties: Parties, kind: str, **settings: Any) -> Any:
     if kind == "signer":
         signer = _BrokenSigner("acme", parties.signer._key)

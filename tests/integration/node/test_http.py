@@ -190,6 +190,33 @@ async def test_where_tokens_are_asked_for_none_or_a_wrong_one_is_nobody(
         assert (await http.get("/readyz")).status_code == 200
 
 
+async def test_more_receipts_than_are_kept_are_refused_with_the_time_to_come_again(
+    parties: Parties, provider: Provider, engine: Engine, tmp_path: Path
+) -> None:
+    receipt = run_session(provider).receipt
+    limits: dict[str, Any] = {"receipts_per_day": 2, "receipts_per_commitment": 1}
+    async with node(parties, engine, tmp_path, **limits) as http:
+
+        async def submit(one: receipt_pb2.Receipt) -> httpx.Response:
+            body = one.SerializeToString()
+            return await http.post("/coin/v1/receipts", content=body, headers=PROTOBUF)
+
+        first = await submit(receipt)
+        again = await submit(receipt)
+        assert first.status_code == again.status_code == 202
+        altered = receipt_pb2.Receipt()
+        altered.CopyFrom(receipt)
+        altered.answer += b"!"
+        full = await submit(altered)
+        assert (full.status_code, full.json()["status"]) == (409, 409)
+        assert "retry-after" not in full.headers
+        assert (await submit(run_session(provider).receipt)).status_code == 202
+        spent = await submit(run_session(provider).receipt)
+    assert spent.status_code == 429
+    assert 1 <= int(spent.headers["retry-after"]) <= 86_400
+    assert "2 receipts" in spent.json()["detail"]
+
+
 async def test_a_client_that_calls_too_often_is_told_when_to_come_again(
     parties: Parties, engine: Engine, tmp_path: Path
 ) -> None:
@@ -210,7 +237,7 @@ async def test_a_node_without_its_database_is_not_ready(
         raise StoreUnavailableError(msg)
 
     async with node(parties, engine, tmp_path) as http:
-        monkeypatch.setattr("verifier_sdk.node.running.backlog", away)
+        monkeypatch.setattr("verifier_sdk.node.running.answers", away)
         reply = await http.get("/readyz")
         assert (reply.status_code, reply.text) == (503, "the database does not answer\n")
         assert (await http.get("/livez")).status_code == 200

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 
 from coin_protocol.doctor import State
 from coin_protocol.errors import ConfigurationError
+from coin_protocol.ops import http_server as shared
 from coin_protocol.transport import make_token
-from tests.support.certificates import make_certificates
+from tests.support.certificates import certificate_shown as shown
+from tests.support.certificates import put_certificate
 from tests.support.parties import WAIT_SECONDS
-from verifier_sdk.node import doctor, http_server
+from verifier_sdk.node import doctor, http
 from verifier_sdk.node.http import health_routes
 from verifier_sdk.node.http_server import serving_http
 from verifier_sdk.node.metrics import NodeMetrics
@@ -48,25 +51,7 @@ def settings_of(folder: Path, **instead: Any) -> NodeSettings:
 
 def put(folder: Path, name: str, *, key: str | None = None) -> None:
     """Put a certificate of a new authority, and a key, where a node looks for them."""
-    made = make_certificates(_folder(folder / name)).server
-    other = made if key is None else make_certificates(_folder(folder / key)).server
-    shutil.copy(made.certificate, folder / "node.pem")
-    shutil.copy(other.key, folder / "node.key")
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
-async def shown(port: int) -> bytes:
-    """Return the certificate that a new connection is shown."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-    raw: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    return raw
+    put_certificate(folder / "node.pem", folder / "node.key", name, key=key)
 
 
 def reloads(metrics: NodeMetrics, outcome: str) -> float:
@@ -87,7 +72,7 @@ async def soon(holds: Callable[[], bool]) -> None:
 async def test_a_renewed_certificate_is_shown_and_one_that_does_not_fit_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(shared, "LOOK_SECONDS", 0.02)
     put(tmp_path, "first")
     metrics = NodeMetrics()
     async with (
@@ -102,6 +87,33 @@ async def test_a_renewed_certificate_is_shown_and_one_that_does_not_fit_is_not(
         await soon(lambda: reloads(metrics, "used") > 0)
         wanted = ssl.PEM_cert_to_DER_cert((tmp_path / "node.pem").read_text())
         assert await shown(port) == wanted
+
+
+async def test_however_many_ask_whether_it_is_ready_the_node_looks_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, why = 0, "the database does not answer"
+
+    async def ready() -> str:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+        return why
+
+    transport = httpx.ASGITransport(Starlette(routes=health_routes(ready)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+
+        async def asked() -> set[int]:
+            answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+            return {answer.status_code for answer in answers}
+
+        assert (await asked(), looks) == ({503}, 1)
+        why = ""
+        assert (await asked(), looks) == ({503}, 1)
+        monkeypatch.setattr(http, "READY_SECONDS", 0.0)
+        later = time.monotonic() + 1.0
+        monkeypatch.setattr("verifier_sdk.node.http.time.monotonic", lambda: later)
+        assert await asked() == {200}
 
 
 @pytest.mark.parametrize(

@@ -104,13 +104,33 @@ async def test_a_head_waits_for_its_quorum_and_the_log_goes_on(
     async with keeping_log(with_nobody, engine, metrics) as kept:
         say(engine)
         await until(lambda: metrics.log_size._value.get() == 1)
+        await until(lambda: metrics.log_quorum_missing._value.get() == 1)
         assert size_of(kept) == -1
     async with (
         witnessed(tmp_path) as url,
-        keeping_log(settings(tmp_path, url), engine, NodeMetrics()) as kept,
+        keeping_log(settings(tmp_path, url), engine, metrics) as kept,
     ):
         # The newest head is shown at once, before anything new is signed.
         assert size_of(kept) == 1
+        assert metrics.log_quorum_missing._value.get() == 0
+        say(engine)
+        await until(lambda: size_of(kept) == 2)
+        assert metrics.log_quorum_missing._value.get() == 0
+
+
+async def test_a_quorum_that_another_process_found_is_not_missing(
+    engine: Engine, tmp_path: Path
+) -> None:
+    metrics = NodeMetrics()
+    async with witnessed(tmp_path) as url:
+        async with keeping_log(settings(tmp_path, url), engine, NodeMetrics()) as kept:
+            say(engine)
+            await until(lambda: size_of(kept) == 1)
+        cut_off = settings(tmp_path, "http://127.0.0.1:1")
+        async with keeping_log(cut_off, engine, metrics):
+            assert metrics.log_quorum_missing._value.get() == 0
+            say(engine)
+            await until(lambda: metrics.log_quorum_missing._value.get() == 1)
 
 
 async def test_a_machine_that_was_restored_signs_nothing_that_its_witnesses_contradict(

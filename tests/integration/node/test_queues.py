@@ -24,7 +24,7 @@ from verifier_sdk.node import nats_queue
 from verifier_sdk.node.nats_queue import NatsQueue, NatsSettings
 from verifier_sdk.node.queues import DatabaseQueue, Job, Queue
 from verifier_sdk.node.repeating import repeating
-from verifier_sdk.store.claims import extend, postpone
+from verifier_sdk.store.claims import Budget, extend, postpone
 from verifier_sdk.store.reading import find_audit
 from verifier_sdk.store.submissions import ask_for
 from verifier_sdk.store.tables import DECIDED, RUNNING
@@ -357,7 +357,8 @@ async def test_audits_that_are_put_off_are_in_nobodys_way(
     submit(engine, *(submission(number, provider="poor", priority=20) for number in range(20, 24)))
     submit(engine, submission(30, priority=1))
     async with asyncio.timeout(WAIT_SECONDS):
-        found = await queue.take(lease(seconds=LEASE_SECONDS, budgets={"poor": 0}), nats_hall.stop)
+        poor = lease(seconds=LEASE_SECONDS, budgets={"poor": Budget(0, 0)})
+        found = await queue.take(poor, nats_hall.stop)
     assert found is not None
     assert found.claim.audit_id == submission(30).audit_id
 

@@ -22,6 +22,7 @@ from coin_protocol.keys import ListedKey
 from coin_protocol.keyset import ROOT_KEY_NAME, sign_key_set
 from coin_protocol.receipt import read_bundle
 from coin_protocol.signer import KeySigner
+from coin_protocol.transport import quota_delay
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from coin_protocol.v1 import verifier_service_pb2 as pb
 from provider_sdk.provider import Provider
@@ -99,6 +100,33 @@ async def test_an_altered_receipt_is_another_audit(
         audit_id = await node.submit(receipt)
         receipt.answer += b"!"
         assert await node.submit(receipt) != audit_id
+
+
+async def test_more_receipts_than_are_kept_are_refused_with_the_time_to_come_again(
+    provider: Provider, verifying: Verifying
+) -> None:
+    receipts = [run_session(provider).receipt for _ in range(3)]
+    altered = receipt_pb2.Receipt()
+    altered.CopyFrom(receipts[0])
+    altered.answer += b"!"
+    limits = {"receipts_per_day": 2, "receipts_per_commitment": 1}
+    async with verifying("127.0.0.1:1", **limits) as node:
+        audit_id = await node.submit(receipts[0])
+        assert await node.submit(receipts[0]) == audit_id
+        with pytest.raises(aio.AioRpcError) as full:
+            await node.submit(altered)
+        assert refused_with(full)[0] == grpc.StatusCode.FAILED_PRECONDITION
+        await node.submit(receipts[1])
+        with pytest.raises(aio.AioRpcError) as spent:
+            await node.submit(receipts[2])
+        # What was acknowledged stays.
+        assert (await node.get(audit_id)).state == SUBMITTED
+    code, details = refused_with(spent)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 receipts" in details
+    delay = quota_delay(spent.value)
+    assert delay is not None
+    assert 0 < delay <= 86_400
 
 
 async def test_an_audit_that_runs_or_is_decided_is_not_run_again(

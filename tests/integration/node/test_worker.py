@@ -70,9 +70,6 @@ class Seen:
     failures: list[tuple[str, bool]] = field(default_factory=list)
     failed_once: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def kept(self, receipts: int) -> None:
-        """Do nothing."""
-
     def decided(self, provider: str, verdict: receipt_pb2.Verdict, seconds: float) -> None:
         """Remember a verdict."""
         assert provider == PROVIDER

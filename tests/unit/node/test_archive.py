@@ -12,15 +12,17 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
 from coin_protocol.errors import InvalidInputError, VerificationError
+from coin_protocol.v1 import verifier_service_pb2 as pb
 from tests.support.databases import KINDS
-from tests.support.nodes import node_database
+from tests.support.nodes import lease, node_database
 from tests.support.submissions import bundle, decided, submission, submit, took
 from verifier_sdk.memory.tables import MEMORY_BLOCK
+from verifier_sdk.node.service import as_message
 from verifier_sdk.store.archive import back_up, restore
+from verifier_sdk.store.claims import Budget, claim_next, claim_this, extend
 from verifier_sdk.store.reading import find_audit, find_bundle
 from verifier_sdk.store.retention import purge
-from verifier_sdk.store.submissions import keep
-from verifier_sdk.store.tables import AUDIT, FILE, PURGED, SPENT, WORKER
+from verifier_sdk.store.tables import AUDIT, FILE, HANDED_IN, PURGED, SPENT, WORKER
 
 
 def block(number: int, at: float) -> dict[str, object]:
@@ -39,7 +41,7 @@ def block(number: int, at: float) -> dict[str, object]:
 def filled(engine: Engine) -> None:
     """Fill a database with what a node comes to keep."""
     submit(engine, *(submission(number, model=f"m{number}é\n") for number in range(7)))
-    decided(engine, took(engine, budgets={}, default_budget=9), bundle(p_value=0.2))
+    decided(engine, took(engine, budgets={}, default_budget=Budget(9, 9)), bundle(p_value=0.2))
     with engine.begin() as connection:
         connection.execute(insert(WORKER).values(worker_id="w", started_at=1.5, beat_at=2.5))
 
@@ -164,7 +166,8 @@ def test_conversations_are_deleted_past_their_retention_and_figures_are_kept(
 ) -> None:
     engine = either_engine
     submit(engine, submission(1), submission(2), submission(3, drawn=None), submission(4))
-    old, new = took(engine), took(engine)
+    submit(engine, submission(5))
+    old, new, running = took(engine), took(engine), took(engine)
     decided(engine, old, bundle(p_value=0.5))
     decided(engine, new, bundle())
     with engine.begin() as connection:
@@ -176,8 +179,11 @@ def test_conversations_are_deleted_past_their_retention_and_figures_are_kept(
     with engine.begin() as connection:
         for number, at in enumerate((1.0, 2e10)):
             connection.execute(insert(MEMORY_BLOCK).values(block(number, at)))
-    # The one that waits for its audit is not touched.
-    assert purge(engine, days=365) == 2
+    # The one that is being audited is not touched; one that waits for a year will never be.
+    assert purge(engine, days=365) == 3
+    assert claim_next(engine, lease()) is None
+    assert claim_this(engine, submission(5).audit_id, lease()) is None
+    assert extend(engine, running, lease())
     with engine.connect() as connection:
         assert connection.execute(select(MEMORY_BLOCK.c.block_index)).scalars().all() == [1]
     row = find_audit(engine, old.audit_id)
@@ -189,4 +195,44 @@ def test_conversations_are_deleted_past_their_retention_and_figures_are_kept(
         assert connection.execute(select(func.count()).select_from(FILE)).scalar() == 2
     assert purge(engine, days=365) == 0
     # Handed in again it is known, and not audited again.
-    assert keep(engine, [submission(1)], lambda _first, _second: None) == [PURGED]
+    assert submit(engine, submission(1)) == [PURGED]
+
+
+def test_an_audit_that_was_purged_before_it_was_made_is_not_shown_as_decided(
+    engine: Engine,
+) -> None:
+    submit(engine, submission(1), submission(2))
+    assert decided(engine, took(engine), bundle())
+    assert purge(engine, days=-1) == 2
+    made, never = (find_audit(engine, submission(number).audit_id) for number in (1, 2))
+    assert made is not None
+    assert never is not None
+    assert as_message(made).state == pb.AUDIT_STATE_DECIDED
+    assert as_message(never).state == pb.AUDIT_STATE_ERROR
+    assert "nothing is said of the provider" in as_message(never).error
+
+
+def test_a_purge_leaves_nothing_in_the_write_ahead_log(engine: Engine) -> None:
+    log = Path(f"{engine.url.database}-wal")
+    with engine.begin() as connection:
+        connection.execute(insert(MEMORY_BLOCK).values(block(1, 1.0)))
+    assert log.stat().st_size > 0
+    assert purge(engine, days=365) == 0
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(MEMORY_BLOCK)).scalar() == 0
+    assert log.stat().st_size == 0
+
+
+def test_a_purge_forgets_what_was_counted_on_days_that_are_over(either_engine: Engine) -> None:
+    engine = either_engine
+    submit(engine, submission(1))
+    took(engine, budgets={}, default_budget=Budget(9, 9))
+    with engine.begin() as connection:
+        connection.execute(insert(SPENT).values(provider="acme", day=1, audits=1, chosen=0))
+        connection.execute(insert(HANDED_IN).values(client="", day=1, receipts=1, bytes=1))
+    purge(engine, days=365)
+    with engine.connect() as connection:
+        for table in (SPENT, HANDED_IN):
+            days = connection.execute(select(table.c.day)).scalars().all()
+            assert len(days) == 1
+            assert days[0] > 1

@@ -20,8 +20,9 @@ from tests.support.submissions import (
     took,
 )
 from verifier_sdk.log.tables import ENTRY
-from verifier_sdk.store import claims
+from verifier_sdk.store import reading
 from verifier_sdk.store.claims import (
+    Budget,
     announce_again,
     announce_due,
     claim_next,
@@ -31,6 +32,7 @@ from verifier_sdk.store.claims import (
     keep_progress,
     postpone,
 )
+from verifier_sdk.store.clock import DAY_SECONDS, database_time
 from verifier_sdk.store.reading import backlog, failed_share, find_audit, find_bundle
 from verifier_sdk.store.submissions import ask_for
 from verifier_sdk.store.tables import AUDIT, DECIDED, ERROR, FILE, QUEUED, RUNNING, SUBMITTED
@@ -193,20 +195,58 @@ def test_a_days_budget_is_kept_and_the_rest_waits_for_tomorrow(
     engine = either_engine
     submit(engine, *(submission(number) for number in range(4)))
     submit(engine, *(submission(number, provider="other") for number in range(10, 12)))
-    budget = {"budgets": {"acme": 2}, "default_budget": None}
+    budget = {"budgets": {"acme": Budget(2, 2)}, "default_budget": None}
     names = []
     while (claim := claim_next(engine, lease("worker", **budget))) is not None:
         names.append(claim.provider)
     assert sorted(names) == ["acme", "acme", "other", "other"]
-    with clock(monkeypatch, ahead=claims.DAY_SECONDS):
+    with clock(monkeypatch, ahead=DAY_SECONDS):
         again = [claim_next(engine, lease("late", seconds=1e6, **budget)) for _ in range(9)]
     # Those of today that were never decided, and two of tomorrow's.
     assert sum(claim is not None and claim.attempts == 1 for claim in again) == 2
 
 
+def test_what_was_asked_for_leaves_those_drawn_at_random_their_part_of_the_day(
+    either_engine: Engine,
+) -> None:
+    engine = either_engine
+    submit(engine, *(submission(number, drawn=None) for number in range(10)))
+    submit(engine, *(submission(number, drawn="risk", priority=40) for number in range(10, 20)))
+    for number in range(10):
+        assert ask_for(engine, submission(number).audit_id, priority=1000)
+    budget: dict[str, Any] = {"budgets": {"acme": Budget(6, 3)}, "default_budget": None}
+    begun = 0
+    while claim_next(engine, lease(**budget)) is not None:
+        begun += 1
+    assert begun == 3
+    # Of those drawn at random as many come as the day has left, though the others were first.
+    submit(engine, *(submission(number) for number in range(20, 30)))
+    drawn = [took(engine, **budget).audit_id for _ in range(3)]
+    assert {*drawn} <= {submission(number).audit_id for number in range(20, 30)}
+    assert claim_next(engine, lease(**budget)) is None
+    assert backlog(engine).later == 7 + 10 + 7
+
+
+def test_those_drawn_at_random_may_use_the_whole_day(engine: Engine) -> None:
+    submit(engine, *(submission(number) for number in range(5)))
+    budget: dict[str, Any] = {"budgets": {"acme": Budget(4, 0)}, "default_budget": None}
+    for _ in range(4):
+        took(engine, **budget)
+    assert claim_next(engine, lease(**budget)) is None
+
+
+@pytest.mark.parametrize(
+    ("audits", "share", "chosen"),
+    [(10, 0.5, 5), (1, 0.5, 1), (3, 0.5, 2), (9, 0.0, 0), (9, 1.0, 9)],
+)
+def test_the_part_of_the_chosen_is_rounded_up(audits: int, share: float, chosen: int) -> None:
+    assert Budget.of(audits, share) == Budget(audits, chosen)
+    assert Budget.of(None, share) is None
+
+
 def test_a_further_attempt_costs_no_budget(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     submit(engine, submission(1))
-    budget: dict[str, Any] = {"budgets": {"acme": 1}, "default_budget": 0}
+    budget: dict[str, Any] = {"budgets": {"acme": Budget(1, 1)}, "default_budget": Budget(0, 0)}
     claim = took(engine, **budget)
     postpone(engine, claim, lease(), seconds=1, failure="away")
     with clock(monkeypatch, ahead=2):
@@ -266,10 +306,30 @@ def test_the_backlog_counts_what_waits(either_engine: Engine) -> None:
     submit(engine, submission(1), submission(2), submission(3, drawn=None))
     took(engine)
     with engine.begin() as connection:
-        connection.execute(update(AUDIT).values(submitted_at=AUDIT.c.submitted_at - 100))
+        connection.execute(update(AUDIT).values(due_at=AUDIT.c.due_at - 100))
     found = backlog(engine)
-    assert (found.queued, found.running) == (1, 1)
+    assert (found.queued, found.later, found.running) == (1, 0, 1)
     assert 100 <= found.oldest_seconds < 160
+
+
+def test_what_a_budget_puts_off_is_not_late(
+    either_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = either_engine
+    with engine.connect() as connection:
+        now = database_time(connection)
+    midnight = (now // DAY_SECONDS + 1) * DAY_SECONDS
+    submit(engine, *(submission(number) for number in range(3)))
+    budget: dict[str, Any] = {"budgets": {"acme": Budget(1, 1)}, "default_budget": None}
+    took(engine, **budget)
+    assert claim_next(engine, lease(**budget)) is None
+    found = backlog(engine)
+    assert (found.queued, found.later, found.oldest_seconds) == (2, 2, 0)
+    # Nor in the first minute of the day that they were put off to.
+    monkeypatch.setattr(reading, "database_time", lambda _: midnight + 60)
+    found = backlog(engine)
+    assert found.later == 0
+    assert found.oldest_seconds == pytest.approx(60)
 
 
 def test_the_record_of_a_provider_is_its_share_of_failures(engine: Engine) -> None:

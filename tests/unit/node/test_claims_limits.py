@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,23 +13,35 @@ from sqlalchemy import Engine, func, select, update
 
 from coin_protocol.v1 import receipt_pb2
 from tests.support.nodes import lease
-from tests.support.submissions import WEIGHER, bundle, clock, decided, submission, submit, took
+from tests.support.submissions import (
+    WEIGHER,
+    bundle,
+    clock,
+    decided,
+    hand_in,
+    submission,
+    submit,
+    took,
+)
 from verifier_sdk.log.tables import ENTRY
 from verifier_sdk.store.claims import (
     MOST_ATTEMPTS,
+    Budget,
     announce_due,
     claim_next,
     claim_this,
     postpone,
 )
+from verifier_sdk.store.quota import DEFAULT_QUOTA, Refused
 from verifier_sdk.store.reading import find_audit
-from verifier_sdk.store.submissions import Submission, ask_for
+from verifier_sdk.store.submissions import Submission, ask_for, keep
 from verifier_sdk.store.tables import (
     AUDIT,
     BY_SHARE,
     ERROR,
     EVIDENCE,
     FILE,
+    HANDED_IN,
     PURGED,
     QUEUED,
     STANDING,
@@ -86,6 +99,39 @@ def test_an_audit_that_ends_its_workers_is_given_up(
     assert took(engine).attempts == 1
 
 
+def test_threads_that_hand_in_at_once_never_pass_a_quota(either_engine: Engine) -> None:
+    engine = either_engine
+    quota = replace(DEFAULT_QUOTA, receipts_per_day=50)
+    kept: list[object] = []
+
+    def work(first: int) -> None:
+        for number in range(first, first + 30, 3):
+            batch = [submission(one, submitted_by="greedy") for one in range(number, number + 3)]
+            # Somebody else in the same batch, or both would take turns in any order.
+            batch.insert(0, submission(number + 1000, submitted_by=f"other {first}"))
+            kept.extend(hand_in(engine, quota, *batch))
+
+    together(*(lambda first=100 * number: work(first) for number in range(TOGETHER)))
+    with engine.connect() as connection:
+        mine = select(func.count()).where(AUDIT.c.submitted_by == "greedy")
+        assert connection.execute(mine).scalar() == 50
+        counted = select(HANDED_IN.c.receipts).where(HANDED_IN.c.client == "greedy")
+        assert sum(connection.execute(counted).scalars()) == 50
+    assert sum(isinstance(one, str) for one in kept) == 50 + 10 * TOGETHER
+    assert count(engine, ENTRY) == count(engine, FILE) == 50 + 10 * TOGETHER
+
+
+def test_bytes_are_counted_too(engine: Engine) -> None:
+    quota = replace(DEFAULT_QUOTA, bytes_per_day=100)
+    batch = [submission(number, receipt=bytes(40)) for number in range(3)]
+    first, second, third = hand_in(engine, quota, *batch)
+    assert first == second == QUEUED
+    assert isinstance(third, Refused)
+    assert "100 bytes" in third.why
+    # A smaller one still fits.
+    assert hand_in(engine, quota, submission(9, receipt=bytes(20))) == [QUEUED]
+
+
 def test_an_audit_that_waits_comes_earlier_when_somebody_asks(either_engine: Engine) -> None:
     engine = either_engine
     submit(engine, submission(1, priority=50), submission(2, priority=5))
@@ -116,7 +162,7 @@ def test_workers_that_end_a_days_budget_at_once_do_not_wait_for_each_other(
 ) -> None:
     engine = either_engine
     submit(engine, *(submission(number) for number in range(200)))
-    budget: dict[str, Any] = {"budgets": {"acme": 10}, "default_budget": None}
+    budget: dict[str, Any] = {"budgets": {"acme": Budget(10, 10)}, "default_budget": None}
     claimed: list[bytes] = []
 
     def work(name: str) -> None:
@@ -202,10 +248,8 @@ def test_receipts_of_one_commitment_are_not_compared_again_and_again(
     def conflict(one: bytes, another: bytes) -> None:
         compared.append((one, another))
 
-    from verifier_sdk.store.submissions import keep
-
     for each in (first, other, *altered):
-        keep(engine, [each], conflict)
+        keep(engine, [each], conflict, quota=replace(DEFAULT_QUOTA, receipts_per_commitment=50))
     assert len(compared) == 1
     assert count(engine, AUDIT) == 22
     assert count(engine, EVIDENCE) == 0

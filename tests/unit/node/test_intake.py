@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from tests.support.equivocations import Edit, TwoFaced, bill_more, crash
 from tests.support.nodes import NodeParts
 from tests.support.parties import Parties, run_session
 from tests.support.submissions import bundle, decided, took
+from verifier_sdk.log.tables import ENTRY
 from verifier_sdk.node import intake as intake_module
-from verifier_sdk.node.intake import Intake
+from verifier_sdk.node.intake import CommitmentFullError, Intake, QuotaSpentError
+from verifier_sdk.store.quota import DEFAULT_QUOTA, Quota, Refused
 from verifier_sdk.store.submissions import Submission, keep
 from verifier_sdk.store.tables import AUDIT, EVIDENCE, FILE, QUEUED
 
@@ -52,7 +55,9 @@ class Disk:
         self.error: Exception | None = None
         self.poison: bytes | None = None
 
-    def keep(self, engine: Engine, batch: Sequence[Submission], conflict: Any) -> list[str]:
+    def keep(
+        self, engine: Engine, batch: Sequence[Submission], conflict: Any, *, quota: Quota
+    ) -> list[str | Refused]:
         self.batches.append(len(batch))
         self.busy.set()
         assert self.go.wait(20)
@@ -60,7 +65,7 @@ class Disk:
             raise self.error
         if any(one.audit_id == self.poison for one in batch):
             raise ZeroDivisionError
-        return keep(engine, batch, conflict)
+        return keep(engine, batch, conflict, quota=quota)
 
 
 @pytest.fixture
@@ -201,6 +206,45 @@ async def test_who_goes_away_before_the_reply_leaves_the_others_theirs(
     disk.go.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(found[1], asyncio.CancelledError)
+    assert rows(engine) == 3
+
+
+def altered(receipt: receipt_pb2.Receipt, end: bytes) -> receipt_pb2.Receipt:
+    """Return another receipt of the same commitment."""
+    found = receipt_pb2.Receipt()
+    found.CopyFrom(receipt)
+    found.answer += end
+    return found
+
+
+async def test_who_has_handed_in_enough_is_told_until_when_and_others_are_not(
+    either_engine: Engine, parties: Parties, receipts: list[receipt_pb2.Receipt]
+) -> None:
+    told: list[int] = []
+    quota = replace(DEFAULT_QUOTA, receipts_per_day=5)
+    intake = taking(either_engine, parties, quota=quota, kept=told.append)
+    mine = [intake.prepare(receipt, "greedy") for receipt in receipts[:8]]
+    found = await asyncio.gather(*(intake.keep(one) for one in mine), return_exceptions=True)
+    spent = [one for one in found if isinstance(one, QuotaSpentError)]
+    assert len(spent) == 3
+    assert all(0 < one.seconds <= 86_400 for one in spent)
+    await intake.keep(intake.prepare(receipts[8], "other"))
+    assert sum(told) == rows(either_engine) == rows(either_engine, ENTRY) == 6
+    # What was acknowledged is there, and handing it in again is free.
+    for one, result in zip(mine, found, strict=True):
+        if not isinstance(result, BaseException):
+            assert (await intake.keep(one)).state == QUEUED
+
+
+async def test_of_one_commitment_a_client_has_so_many_receipts_and_keeps_out_no_other(
+    engine: Engine, parties: Parties, receipts: list[receipt_pb2.Receipt]
+) -> None:
+    intake = taking(engine, parties, quota=replace(DEFAULT_QUOTA, receipts_per_commitment=2))
+    for end in (b"1", b"2"):
+        await intake.keep(intake.prepare(altered(receipts[0], end), "greedy"))
+    with pytest.raises(CommitmentFullError, match="2 other receipts of this commitment"):
+        await intake.keep(intake.prepare(altered(receipts[0], b"3"), "greedy"))
+    assert (await intake.keep(intake.prepare(receipts[0], "honest"))).state == QUEUED
     assert rows(engine) == 3
 
 

@@ -67,7 +67,7 @@ def _risk(receipt: receipt_pb2.Receipt, commitment: statements_pb2.Commitment) -
 def test_a_bill_that_disagrees_is_always_audited() -> None:
     receipt, commitment = _pair()
     assert _risk(receipt, commitment) < ALWAYS
-    receipt.billed.reasoning_tokens += 1
+    receipt.billed.completion_tokens += 1
     assert _risk(receipt, commitment) >= ALWAYS
 
 

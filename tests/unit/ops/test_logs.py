@@ -128,6 +128,22 @@ def test_libraries_do_not_write_past_the_configuration() -> None:
     assert [line["event"] for line in lines(stream)] == ["once"]
 
 
+def test_for_people_no_text_looks_like_a_line_of_its_own() -> None:
+    forged = "lab\n2026-01-01T00:00:00Z [critical ] all is lost"
+    stream = io.StringIO()
+    configure_logging(output="console", stream=stream)
+    extra = {"pro\nvider": forged, "several": [forged], "reason": forged}
+    logging.getLogger("a").warning("a reply of %s", forged, extra=extra)
+    logging.getLogger("a").error("failed", exc_info=ValueError(forged))
+    first, second, *trace = stream.getvalue().splitlines()
+    assert r"a reply of lab\n2026" in first
+    assert first.count("all is lost") == 4
+    assert "failed" in second
+    assert trace
+    assert all(line.startswith("    ") for line in trace)
+    assert "[critical ] all is lost" in trace[-1]
+
+
 def test_statements_of_the_database_are_not_logged_at_any_level() -> None:
     stream = io.StringIO()
     configure_logging(output="json", stream=stream, level="debug")

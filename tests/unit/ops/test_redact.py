@@ -167,5 +167,5 @@ def test_what_is_harmless_stays_as_it_is() -> None:
 
 
 def test_a_line_cannot_be_forged_and_a_terminal_not_be_steered() -> None:
-    found = Redactor().text("a\r\x1b[2Jb\u2028c")
+    found = Redactor().text("a\r\x1b[2Jb\u2028c\u202ed\u2066e\u200ff\u061cg")
     assert found.isprintable()

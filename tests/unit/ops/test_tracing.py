@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -197,7 +198,9 @@ def test_without_an_sdk_the_clients_trace_is_still_passed_on() -> None:
     ],
 )
 def test_nothing_is_set_up_where_the_environment_does_not_ask(environment: dict[str, str]) -> None:
+    before = trace.get_tracer_provider()
     configure_tracing(environment)()
+    assert trace.get_tracer_provider() is before
 
 
 def test_an_exporter_that_is_not_installed_is_named() -> None:

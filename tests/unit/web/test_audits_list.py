@@ -21,6 +21,7 @@ from tests.support.web_site import (
     visiting,
 )
 from verifier_sdk.store import tables
+from verifier_sdk.web.formats import NOTHING
 from verifier_sdk.web.queries import audits as listing
 from verifier_sdk.web.queries.audits import SORTS, Order, Place, Wanted
 
@@ -129,6 +130,8 @@ def test_filters_hold_together_and_apart(node: WebNode) -> None:
     assert found(state=tables.QUEUED) == rows_with(state=tables.QUEUED) != set()
     assert found(outcome=2) == rows_with(outcome=2) != set()
     assert found(tier=3) == rows_with(tier=3) != set()
+    assert found(fault=pb.FAULT_PROVIDER) == rows_with(fault=pb.FAULT_PROVIDER) != set()
+    assert found(fault=pb.FAULT_UNATTRIBUTED) == set()
     assert found(check="BILL") == {2}
     both = found(provider="a", outcome=pb.OUTCOME_PASS)
     assert both == rows_with(provider="a", outcome=pb.OUTCOME_PASS)
@@ -215,6 +218,37 @@ def test_the_page_links_its_rows_its_orders_and_its_neighbours(reader: TestClien
     assert not re.search(r"<tr>.*PASS.*FAIL", second)
 
 
+def test_the_list_says_whose_fault_a_failure_is(empty: WebNode) -> None:
+    fail, nobody = pb.OUTCOME_FAIL, pb.FAULT_UNATTRIBUTED
+    add_audits(
+        empty.engine,
+        [
+            decided_values(1, fail, failed_check="BILL"),
+            decided_values(2, fail, failed_check="ANSWER", fault=nobody),
+            decided_values(3, fail, failed_check="ANSWER", fault=nobody),
+            decided_values(4),
+            audit_values(5),
+        ],
+    )
+
+    def faults(page: str) -> list[str]:
+        rows = re.findall(r"<tr>\s*<th scope=\"row\">.*?</tr>", page, re.DOTALL)
+        cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
+        return [cell[1] for cell in cells]
+
+    with visiting(empty) as client:
+        page = client.get("/audits").text
+        assert '<option value="unattributed">unattributed</option>' in page
+        assert faults(page) == [NOTHING, NOTHING, "unattributed", "unattributed", "provider"]
+        only = client.get("/audits?outcome=fail&fault=provider").text
+        assert faults(only) == ["provider"]
+        assert '<option value="provider" selected>provider</option>' in only
+        own = client.get("/providers/lab").text
+        assert "1 at its own fault</a>; of the others nothing signed tells who is wrong" in own
+        assert 'href="/audits?provider=lab&amp;fault=provider"' in own
+        assert "FAIL counts every failure." in client.get("/").text
+
+
 def test_hostile_names_are_shown_as_they_are_and_filter_as_they_are(reader: TestClient) -> None:
     page = reader.get("/audits").text
     assert "<script>alert" not in page
@@ -248,6 +282,7 @@ def test_days_are_whole_days_of_utc(empty: WebNode) -> None:
         "dir=down",
         "state=none",
         "outcome=7",
+        "fault=client",
         "tier=x",
         "check=NOTHING",
         "id=xyz",

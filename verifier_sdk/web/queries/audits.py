@@ -48,6 +48,7 @@ SORTS: Final[dict[str, tuple[Column[Any], type]]] = {
     "model": (AUDIT.c.model, str),
     "tokens": (AUDIT.c.reasoning_tokens, int),
     "outcome": (AUDIT.c.outcome, int),
+    "fault": (AUDIT.c.fault, int),
     "tier": (AUDIT.c.tier, int),
 }
 """What a list can be sorted by. Audits are numbered as they are submitted."""
@@ -62,9 +63,9 @@ _SHOWN: Final = (
     AUDIT.c.state,
     AUDIT.c.decided_at,
     AUDIT.c.outcome,
+    AUDIT.c.fault,
     AUDIT.c.tier,
     AUDIT.c.failed_check,
-    AUDIT.c.p_value,
 )
 
 
@@ -76,6 +77,7 @@ class Wanted:
         provider: Its name.
         state: As in the table.
         outcome: As in the protocol.
+        fault: Whose statement a failure contradicts, as in the protocol.
         tier: As in the protocol.
         check: Code of the check that failed.
         begins: First digits of the audit's id or of its commitment's digest, hex, lower case.
@@ -86,6 +88,7 @@ class Wanted:
     provider: str | None = None
     state: str | None = None
     outcome: int | None = None
+    fault: int | None = None
     tier: int | None = None
     check: str | None = None
     begins: str | None = None
@@ -98,6 +101,7 @@ class Wanted:
             (AUDIT.c.provider, self.provider),
             (AUDIT.c.state, self.state),
             (AUDIT.c.outcome, self.outcome),
+            (AUDIT.c.fault, self.fault),
             (AUDIT.c.tier, self.tier),
             (AUDIT.c.failed_check, self.check),
         )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, select
 
+from coin_protocol.v1 import receipt_pb2 as pb
 from verifier_sdk.store.tables import AUDIT, EVIDENCE
 from verifier_sdk.web.queries.portable import whole
 from verifier_sdk.web.queries.standing import LN_10
@@ -53,6 +54,16 @@ def outcomes(connection: Connection, name: str) -> dict[int | None, int]:
         .group_by(AUDIT.c.outcome)
     )
     return dict(connection.execute(query).tuples().all())
+
+
+def own_failures(connection: Connection, name: str) -> int:
+    """Return how many failures contradict what the provider signed: clients cannot make those."""
+    query = select(func.count()).where(
+        AUDIT.c.provider == name,
+        AUDIT.c.outcome == pb.OUTCOME_FAIL,
+        AUDIT.c.fault == pb.FAULT_PROVIDER,
+    )
+    return connection.execute(query).scalar_one()
 
 
 def tiers(connection: Connection, name: str) -> dict[int, int]:

@@ -26,14 +26,12 @@ class CheckLine:
     Attributes:
         code: Its stable name.
         claim: What holds when it passes; empty for a check that this release does not know.
-        advice: What to do when it fails.
         status: As in the protocol.
         detail: What it found and wanted, where it failed.
     """
 
     code: str
     claim: str
-    advice: str
     status: int
     detail: str
 
@@ -109,7 +107,6 @@ def check_lines(verdict: pb.Verdict) -> list[CheckLine]:
             CheckLine(
                 code=result.code,
                 claim="" if check is None else check.claim,
-                advice="" if check is None else check.advice,
                 status=result.status,
                 detail=result.detail,
             )

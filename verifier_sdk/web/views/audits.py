@@ -24,12 +24,14 @@ from verifier_sdk.web.site import Site, choice_of, day_of, digits_of, text_of
 _DAY: Final = 86_400
 _MAX_CHOICE: Final = 60
 _OUTCOMES: Final = {name.lower(): value for value, name in words.OUTCOMES.items()}
+_FAULTS: Final = {name: value for value, name in words.AT_FAULT.items()}
 _TIERS: Final = {name: value for value, name in words.TIERS.items()}
 _CHECKS: Final = tuple(check.code for check in CHECKS)
 _DIRECTIONS: Final = ("asc", "desc")
 
 COLUMNS: Final[tuple[tuple[str, str, str], ...]] = (
     ("outcome", "Outcome", ""),
+    ("fault", "At fault", ""),
     ("submitted", "Submitted", ""),
     ("decided", "Decided", ""),
     ("provider", "Provider", ""),
@@ -53,6 +55,7 @@ class Listing:
         total: How many audits there are, at most one more than `most`.
         most: So many are counted.
         with_provider: Whether the rows name their provider.
+        fixed: Parameters that every address of the list needs.
     """
 
     path: str
@@ -120,6 +123,7 @@ def audits(site: Site, request: Request) -> Response:
         ("provider", "Provider", "all", [(name, _short(name)) for name in names]),
         ("state", "State", "all", list(words.STATES.items())),
         ("outcome", "Outcome", "all", [(name, name.upper()) for name in _OUTCOMES]),
+        ("fault", "At fault", "any or none", [(name, name) for name in _FAULTS]),
         ("tier", "Tier", "all", [(name, name) for name in _TIERS]),
         ("check", "Failed check", "any or none", [(code, code) for code in _CHECKS]),
     )
@@ -182,18 +186,20 @@ def _short(name: str) -> str:
 def _wanted(request: Request) -> tuple[Wanted, dict[str, str]]:
     """Return which audits an address asks for, and its parameters that say so."""
     outcome = choice_of(request, "outcome", _OUTCOMES)
+    fault = choice_of(request, "fault", _FAULTS)
     tier = choice_of(request, "tier", _TIERS)
     until = day_of(request, "to")
     wanted = Wanted(
         provider=text_of(request, "provider"),
         state=choice_of(request, "state", words.STATES),
         outcome=None if outcome is None else _OUTCOMES[outcome],
+        fault=None if fault is None else _FAULTS[fault],
         tier=None if tier is None else _TIERS[tier],
         check=choice_of(request, "check", _CHECKS),
         begins=digits_of(request, "id"),
         since=day_of(request, "from"),
         until=None if until is None else until + _DAY,
     )
-    names = ("provider", "state", "outcome", "tier", "check", "id", "from", "to")
+    names = ("provider", "state", "outcome", "fault", "tier", "check", "id", "from", "to")
     given = {name: request.query_params.get(name, "") for name in names}
     return wanted, given

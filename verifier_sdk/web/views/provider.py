@@ -43,6 +43,7 @@ def provider(site: Site, request: Request) -> Response:
         bars = figures.p_values(connection, name)
         values: dict[str, Any] = {
             "outcomes": figures.outcomes(connection, name),
+            "own_failures": figures.own_failures(connection, name),
             "tiers": figures.tiers(connection, name),
             "checks": figures.failed_checks(connection, name),
             "pooled": figures.pooled_share(connection, name),

@@ -108,6 +108,15 @@ def upgrade() -> None:
         comment="Two signed statements that no honest party signs both.",
     )
     op.create_table(
+        "handed_in",
+        sa.Column("client", sa.String(length=256), nullable=False),
+        sa.Column("day", sa.Integer(), nullable=False, comment="Days since 1970, UTC."),
+        sa.Column("receipts", sa.Integer(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("client", "day", name=op.f("pk_handed_in")),
+        comment="Receipts kept, for the quota of a day.",
+    )
+    op.create_table(
         "log_entry",
         sa.Column("id", _NUMBER, nullable=False, comment="In the order in which they came."),
         sa.Column("leaf_index", _NUMBER, nullable=True, comment="None until it is sequenced."),
@@ -188,6 +197,12 @@ def upgrade() -> None:
         sa.Column("provider", sa.String(length=256), nullable=False),
         sa.Column("day", sa.Integer(), nullable=False, comment="Days since 1970, UTC."),
         sa.Column("audits", sa.Integer(), nullable=False),
+        sa.Column(
+            "chosen",
+            sa.Integer(),
+            nullable=False,
+            comment="Of these, such as were not drawn at random.",
+        ),
         sa.PrimaryKeyConstraint("provider", "day", name=op.f("pk_spent")),
         comment="Audits begun, for the budget of a day.",
     )
@@ -286,6 +301,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_log_entry_session_key", table_name="log_entry")
     op.drop_table("log_entry")
+    op.drop_table("handed_in")
     op.drop_table("evidence")
     op.drop_index("ix_audit_waiting", table_name="audit")
     op.drop_index("ix_audit_submitted_at", table_name="audit")
