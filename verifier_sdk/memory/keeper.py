@@ -19,6 +19,7 @@ from coin_protocol.errors import InvalidInputError, VerificationError
 from verifier_sdk.memory import queries
 from verifier_sdk.memory.build import write_segment
 from verifier_sdk.memory.header import Header, Listed, Manifest
+from verifier_sdk.memory.heap import give_back
 from verifier_sdk.memory.segment import FLAT_ROWS
 from verifier_sdk.memory.shelf import Shelf
 
@@ -191,6 +192,8 @@ class Keeper:
             flat_rows=self._sizes.flat_rows,
             going_on=self._going_on,
         )
+        # The more rows, the more it took, up to a GiB; what searches next to it needs little.
+        give_back()
         if written is None:
             return None
         header, digest = written
