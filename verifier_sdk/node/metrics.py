@@ -10,6 +10,7 @@ from coin_protocol.checks import CHECKS
 from coin_protocol.ops.bounded import Label, Maker
 from coin_protocol.ops.build import add_build_info
 from coin_protocol.v1 import receipt_pb2
+from verifier_sdk.node.observe import failed_check, outcome_of
 from verifier_sdk.store.reading import Backlog
 
 OUTCOMES: Final = ("pass", "fail", "inconclusive")
@@ -105,10 +106,8 @@ class NodeMetrics:
 
     def decided(self, provider: str, verdict: receipt_pb2.Verdict, seconds: float) -> None:
         """Count a verdict."""
-        failed = receipt_pb2.CHECK_STATUS_FAILED
-        check = next((one.code for one in verdict.checks if one.status == failed), _NOT_CHECKED)
-        outcome = receipt_pb2.Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()
-        self.audits.labels(provider=provider, outcome=outcome, check=check).inc()
+        check = failed_check(verdict) or _NOT_CHECKED
+        self.audits.labels(provider=provider, outcome=outcome_of(verdict), check=check).inc()
         self.audit_seconds.observe(seconds)
 
     def failed(self, provider: str, error: str, *, final: bool) -> None:

@@ -25,7 +25,7 @@ from coin_protocol.v1 import receipt_pb2
 from verifier_sdk.auditor import Auditor
 from verifier_sdk.client import ProviderClient
 from verifier_sdk.node.ending import end
-from verifier_sdk.node.observe import NodeObserver
+from verifier_sdk.node.observe import NodeObserver, failed_check, outcome_of
 from verifier_sdk.node.queues import Job, Queue
 from verifier_sdk.node.tracing import audit_span
 from verifier_sdk.store.claims import Claim, Lease, extend, give_up, keep_progress, postpone
@@ -114,7 +114,9 @@ class Worker:
                     span.decided(decided)
             await job.done()
             if decided is not None:
-                self._observer.decided(claim.provider, decided, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                self._observer.decided(claim.provider, decided, seconds)
+                _log_decided(claim, decided, seconds)
         except LostClaimError:
             # Whoever has it now answers for its message, too.
             _LOG.warning("audit %s was taken over by another worker", claim.audit_id.hex())
@@ -224,6 +226,18 @@ class Worker:
                 continue
             except Exception:  # noqa: BLE001 - the next one may be given
                 _LOG.exception("audit %s: no sign of life", job.claim.audit_id.hex())
+
+
+def _log_decided(claim: Claim, verdict: receipt_pb2.Verdict, seconds: float) -> None:
+    found = {
+        "audit": claim.audit_id.hex(),
+        "provider": claim.provider,
+        "outcome": outcome_of(verdict),
+        "tier": receipt_pb2.Tier.Name(verdict.tier).removeprefix("TIER_").lower(),
+        "check": failed_check(verdict),
+        "seconds": round(seconds, 3),
+    }
+    _LOG.info("audit decided", extra=found)
 
 
 def _told(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -199,8 +200,9 @@ def as_without_crash(verdict: receipt_pb2.Verdict, reply: Reply) -> None:
 
 
 async def test_a_provider_that_answers_is_decided_at_once(
-    either_node: Node, provider: Provider
+    either_node: Node, provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "verifier_sdk.node")
     reply = run_session(provider)
     (audit_id,) = await either_node.submit(reply)
     async with serving(provider) as target, either_node.working(target):
@@ -209,6 +211,9 @@ async def test_a_provider_that_answers_is_decided_at_once(
     assert (row.attempts, row.outcome, row.claimed_by) == (1, PASS, None)
     assert [verdict.outcome for verdict in either_node.seen.verdicts] == [PASS]
     assert either_node.seen.failures == []
+    (told,) = [vars(one) for one in caplog.records if one.message == "audit decided"]
+    assert told["audit"] == audit_id.hex()
+    assert (told["provider"], told["outcome"], told["check"]) == (PROVIDER, "pass", None)
 
 
 async def test_a_provider_that_is_away_is_asked_again_after_each_pause_and_then_accused_of_nothing(
