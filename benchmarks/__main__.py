@@ -2,7 +2,8 @@
 
 python -m benchmarks [NAME …]
 
-Those that take long run only where they are named: ablations, faults, node_crashes, windows.
+Those that take long run only where they are named: ablations, faults, node_crashes, replays, soak,
+windows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = ("ablations", "faults", "node_crashes", "windows")
+LONG = ("ablations", "faults", "node_crashes", "replays", "soak", "windows")
 
 
 def main() -> int:

@@ -14,42 +14,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import nats
-from nats.js.errors import NotFoundError
 from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import make_url
 
 from benchmarks._common import report
 from benchmarks._crashes.attack import Outcome, Plan, Told, attack
+from benchmarks._crashes.stream import own_stream
 from benchmarks._faults import database
 
 _BAD: Final = frozenset({"attempts", "attempts_of_one_most", "failed_starts"})
-
-
-@asynccontextmanager
-async def _stream(server: str | None) -> AsyncIterator[dict[str, Any] | None]:
-    """Give the settings of a stream of this run's own, deleted afterwards; None without server."""
-    if server is None:
-        yield None
-        return
-    settings = {"servers": [server], "stream": f"COIN_CRASHES_{secrets.token_hex(6)}"}
-    try:
-        yield settings
-    finally:
-        async with await nats.connect(server) as client:
-            try:
-                await client.jetstream().delete_stream(str(settings["stream"]))
-            except NotFoundError:
-                sys.stderr.write("the stream was never made\n")
 
 
 @contextmanager
@@ -62,7 +43,7 @@ def _progress(audits: int) -> Iterator[Told]:
 
 
 async def _run(given: argparse.Namespace, plan: Plan, url: str, folder: Path) -> Outcome:
-    async with _stream(given.nats) as stream:
+    async with own_stream(given.nats) as stream:
         with _progress(plan.audits) as told:
             return await attack(plan, url, folder, nats=stream, told=told)
 

@@ -59,7 +59,7 @@ def look(site: Site, engine: Engine, submitted: Mapping[bytes, Reply]) -> Findin
             findings.violated("each receipt is one audit", f"{len(rows)} of {len(submitted)}")
         for row in rows:
             _look_at(site, row, submitted[row.audit_id], findings)
-        _look_at_log(connection, rows, findings)
+        look_at_log(connection, rows, findings)
     return findings
 
 
@@ -73,6 +73,8 @@ def _look_at(site: Site, row: Row[Any], reply: Reply, findings: Findings) -> Non
         findings.violated("every audit is decided", f"{name} is {row.state}: {row.failure}")
         return
     bundle = read_bundle(row.bundle)
+    if sha256(bundle.verdict.payload).digest() != row.verdict_sha256:
+        findings.violated("the bundle holds the verdict of its row", name)
     verdict = read_verdict(bundle.verdict.payload)
     outcome = receipt_pb2.Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()
     findings.counts[f"verdicts_{outcome}"] += 1
@@ -114,7 +116,14 @@ def _look_at_exposure(
         findings.counts["audits_that_opened_more_than_they_show"] += 1
 
 
-def _look_at_log(connection: Connection, rows: Sequence[Row[Any]], findings: Findings) -> None:
+def look_at_log(connection: Connection, rows: Sequence[Row[Any]], findings: Findings) -> None:
+    """Look whether the log holds each commitment and each verdict once, and nothing else.
+
+    Args:
+        connection: To the node's database.
+        rows: Of all audits.
+        findings: Are added to.
+    """
     entries = Counter(connection.execute(select(ENTRY.c.leaf_hash)).scalars())
     if any(count > 1 for count in entries.values()):
         findings.violated("no entry of the log stands twice", f"{entries.most_common(3)}")
@@ -122,10 +131,6 @@ def _look_at_log(connection: Connection, rows: Sequence[Row[Any]], findings: Fin
         if row.state != DECIDED:
             continue
         leaf = VerdictLeaf(row.commitment_sha256, row.verdict_sha256)
-        if row.bundle and sha256(read_bundle(row.bundle).verdict.payload).digest() != (
-            row.verdict_sha256
-        ):
-            findings.violated("the bundle holds the verdict of its row", row.audit_id.hex())
         if entries[leaf_hash(leaf.to_bytes())] != 1:
             findings.violated("each verdict has one entry", row.audit_id.hex())
     total = connection.execute(select(func.count()).select_from(ENTRY)).scalar_one()

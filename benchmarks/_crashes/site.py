@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.servers import served
 LEASE_SECONDS: Final = 2.0
 """The least that the settings allow, so that audits of the dead are taken over soon."""
 
-_TOKENS: Final = 60
+TOKENS: Final = 60
 """Of a reply: eight blocks of the small profile."""
 
 _OFTEN: Final = transport.RateLimit(per_second=100_000.0, burst=1_000_000)
@@ -50,9 +50,9 @@ async def serving_provider(provider: Provider) -> AsyncIterator[str]:
         yield target
 
 
-def replies(provider: Provider, count: int) -> list[Reply]:
+def replies(provider: Provider, count: int, *, tokens: int = TOKENS) -> list[Reply]:
     """Return what so many clients hold."""
-    return [run_session(provider, reasoning_ids(_TOKENS)) for _ in range(count)]
+    return [run_session(provider, reasoning_ids(tokens)) for _ in range(count)]
 
 
 def build(
@@ -63,6 +63,8 @@ def build(
     target: str,
     nats: dict[str, Any] | None,
     at_once: int,
+    more: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Site:
     """Write the files of a node into a folder.
 
@@ -73,6 +75,8 @@ def build(
         target: HOST:PORT of the provider.
         nats: Servers and stream; None where the database hands audits out.
         at_once: Audits at once in each worker.
+        more: Settings beside these, or instead of them.
+        tables: Of the settings, beside the provider's.
     """
     files = {
         "profile": parties.profile.raw,
@@ -95,17 +99,17 @@ def build(
         "calls_burst": 1_000_000,
         "listen": "127.0.0.1:0",
         "log_format": "json",
+        **(more or {}),
     }
-    tables: dict[str, dict[str, Any]] = {
-        f"providers.{PROVIDER}": {"endpoint": target, "roots": [str(folder / "root.pub.pem")]}
-    }
+    provider = {"endpoint": target, "roots": [str(folder / "root.pub.pem")]}
+    found = {f"providers.{PROVIDER}": provider, **(tables or {})}
     if nats is not None:
-        tables["nats"] = nats
+        found["nats"] = nats
     config = folder / "node.toml"
-    config.write_text(_toml(settings) + "".join(f"[{k}]\n{_toml(v)}" for k, v in tables.items()))
+    config.write_text(_toml(settings) + "".join(f"[{k}]\n{_toml(v)}" for k, v in found.items()))
     return Site(folder, config, url, parties)
 
 
-def _toml(values: dict[str, Any]) -> str:
+def _toml(values: Mapping[str, Any]) -> str:
     # JSON's strings, numbers and lists are TOML's.
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 ROOT: Final = Path(__file__).parents[2]
 _START_SECONDS: Final = 60.0
@@ -48,13 +48,18 @@ class Life:
 
     Attributes:
         process: As started.
-        port: That it serves; 0 for none.
+        said: The line that it printed when it was ready.
         killed_at: By `time.monotonic`; None while nobody killed it.
     """
 
     process: asyncio.subprocess.Process
-    port: int
+    said: Mapping[str, Any]
     killed_at: float | None = None
+
+    @property
+    def port(self) -> int:
+        """That it serves; 0 for none."""
+        return int(self.said.get("port", 0))
 
     @property
     def target(self) -> str:
@@ -151,12 +156,12 @@ class Child:
         while not self._stopping:
             process = await self._spawn()
             try:
-                port = await self._served(process)
-                if port is None:
+                said = await self._served(process)
+                if said is None:
                     self.failed_starts += 1
                     await asyncio.sleep(_PAUSE)
                     continue
-                life = self.life = Life(process, port)
+                life = self.life = Life(process, said)
                 self._ready.set()
                 code = await process.wait()
                 if life.killed_at is None and not self._stopping:
@@ -183,12 +188,13 @@ class Child:
                 stderr=log,
             )
 
-    async def _served(self, process: asyncio.subprocess.Process) -> int | None:
-        """Wait for the line that says it is ready; return the port, None where it ended."""
+    async def _served(self, process: asyncio.subprocess.Process) -> Mapping[str, Any] | None:
+        """Wait for the line that says it is ready and return it; None where the process ended."""
         if process.stdout is None:
             return None
         line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
         if not line:
             await process.wait()
             return None
-        return int(json.loads(line).get("port", 0))
+        said: dict[str, Any] = json.loads(line)
+        return said

@@ -1,0 +1,1 @@
+"""A node under load for long, and how its memory does: for `benchmarks.soak`."""
