@@ -26,6 +26,7 @@ from verifier_sdk.log import (
     Pass,
     Sequencer,
 )
+from verifier_sdk.node.ending import end
 from verifier_sdk.node.metrics import NodeMetrics
 from verifier_sdk.node.settings import LogEntry
 from verifier_sdk.witness.client import WitnessAheadError, WitnessClient, WitnessRefusedError
@@ -122,8 +123,7 @@ async def keeping_log(
             yield KeptLog(log, settings.origin, signer.verifier.vkey, keys)
         finally:
             stop.set()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end(task)
             await asyncio.to_thread(thread.join)
 
 
@@ -170,7 +170,8 @@ class _Cosigning:
         """Have each new head cosigned; of several that come meanwhile, the newest."""
         while self.keys:
             with suppress(TimeoutError):
-                await asyncio.wait_for(signed.wait(), _COSIGN_SECONDS)
+                async with asyncio.timeout(_COSIGN_SECONDS):
+                    await signed.wait()
             signed.clear()
             try:
                 doubt = await self.once()

@@ -97,7 +97,8 @@ class Worker:
                 else:
                     _LOG.exception("no audits can be taken", exc_info=error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _AWAY_SECONDS)
+                    async with asyncio.timeout(_AWAY_SECONDS):
+                        await stop.wait()
                 continue
             if job is not None:
                 await self.work(job)
