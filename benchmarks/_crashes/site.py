@@ -50,9 +50,9 @@ async def serving_provider(provider: Provider) -> AsyncIterator[str]:
         yield target
 
 
-def replies(provider: Provider, count: int, *, tokens: int = TOKENS) -> list[Reply]:
+def replies(provider: Provider, count: int) -> list[Reply]:
     """Return what so many clients hold."""
-    return [run_session(provider, reasoning_ids(tokens)) for _ in range(count)]
+    return [run_session(provider, reasoning_ids(TOKENS)) for _ in range(count)]
 
 
 def build(
