@@ -147,6 +147,49 @@ class StoppableServer(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def server_config(
+    app: Any,  # noqa: ANN401 - any ASGI application
+    *,
+    host: str,
+    port: int,
+    certificate: Path | None,
+    key: Path | None,
+    max_head_bytes: int,
+    closing_seconds: int,
+    **more: Any,  # noqa: ANN401 - uvicorn's
+) -> uvicorn.Config:
+    """Return uvicorn's settings as all servers have them.
+
+    Args:
+        app: What to serve.
+        host: To listen at.
+        port: The same.
+        certificate: PEM; None for plain HTTP.
+        key: Its private key.
+        max_head_bytes: Of a request's head.
+        closing_seconds: For requests under way at the end.
+        more: Settings of uvicorn beside these, or instead of them.
+    """
+    given: dict[str, Any] = {
+        "http": PromptProtocol,
+        "ws": "none",
+        "lifespan": "off",
+        # Paths and addresses are the clients' business; metrics count requests.
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        # Whoever wants addresses of clients behind a proxy counts them there.
+        "proxy_headers": False,
+        "limit_concurrency": MAX_CONNECTIONS,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": closing_seconds,
+        "h11_max_incomplete_event_size": max_head_bytes,
+        "ssl_certfile": certificate,
+        "ssl_keyfile": key,
+    }
+    return uvicorn.Config(app, host=host, port=port, **(given | more))
+
+
 def check_tls(certificate: Path | None, key: Path | None, *, prefix: str) -> None:
     """Check that two PEM files can be used together, if they are given.
 

@@ -9,13 +9,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import uvicorn
-
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.ops.http_server import (
-    KEEP_ALIVE_SECONDS,
     PromptProtocol,
     StoppableServer,
+    server_config,
     why,
 )
 from provider_sdk.gateway.app import Gateway
@@ -64,26 +62,19 @@ class Server(StoppableServer):
             started: Told the port, once requests are taken.
         """
         settings = gateway.settings
-        config = uvicorn.Config(
+        config = server_config(
             gateway,
             host=settings.host,
             port=settings.port,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            max_head_bytes=_MAX_HEADER_BYTES,
+            closing_seconds=settings.grace_seconds,
             http=_Protocol,
-            ws="none",
             lifespan="on",
-            # Paths and addresses are the clients' business; metrics count requests.
-            access_log=False,
-            log_config=None,
-            server_header=False,
             date_header=False,
-            proxy_headers=False,
             backlog=_BACKLOG,
             limit_concurrency=settings.max_client_connections,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=settings.grace_seconds,
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
         )
         super().__init__(config, ServerObserver(gateway.metrics))
         self._told = started

@@ -14,14 +14,7 @@ from starlette.types import ASGIApp
 from coin_protocol import transport
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.ops.address import parse_address
-from coin_protocol.ops.http_server import (
-    KEEP_ALIVE_SECONDS,
-    MAX_CONNECTIONS,
-    PromptProtocol,
-    check_tls,
-    renewing,
-    why,
-)
+from coin_protocol.ops.http_server import check_tls, renewing, server_config, why
 from verifier_sdk.node.settings import NodeSettings
 
 CLOSING_SECONDS: Final = 5
@@ -67,23 +60,14 @@ async def serving_http(
     address = settings.http_listen or ""
     host, port = parse_address(address)
     check_tls(settings.http_certificate, settings.http_key, prefix="http")
-    config = uvicorn.Config(
+    config = server_config(
         app,
         host=host,
         port=port,
-        http=PromptProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=CLOSING_SECONDS,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        ssl_certfile=settings.http_certificate,
-        ssl_keyfile=settings.http_key,
+        certificate=settings.http_certificate,
+        key=settings.http_key,
+        max_head_bytes=_MAX_HEADER_BYTES,
+        closing_seconds=CLOSING_SECONDS,
     )
     config.load()
     server = _Server(config)

@@ -6,17 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-import uvicorn
-
 from coin_protocol.errors import ConfigurationError
 from coin_protocol.ops.address import parse_address
-from coin_protocol.ops.http_server import (
-    KEEP_ALIVE_SECONDS,
-    MAX_CONNECTIONS,
-    PromptProtocol,
-    StoppableServer,
-    why,
-)
+from coin_protocol.ops.http_server import StoppableServer, server_config, why
 from coin_protocol.transport.observe import Observer
 from verifier_sdk.witness.config import WitnessSettings
 
@@ -42,24 +34,14 @@ class Server(StoppableServer):
             observer: Told of TLS files that changed.
         """
         host, port = parse_address(settings.listen)
-        config = uvicorn.Config(
+        config = server_config(
             app,
             host=host,
             port=port,
-            http=PromptProtocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            # Whoever wants addresses of clients behind a proxy counts them there.
-            proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=settings.grace_seconds,
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            max_head_bytes=_MAX_HEADER_BYTES,
+            closing_seconds=settings.grace_seconds,
         )
         super().__init__(config, observer)
         self._told = started
