@@ -301,6 +301,7 @@ _STATUSES: Final[tuple[tuple[type[CoinError], int, str], ...]] = (
     (UnknownProviderError, 422, "a provider that is not audited here"),
     (InvalidInputError, 400, "malformed"),
     (TryLaterError, 503, "try again later"),
+    (transport.PastDeadlineError, 503, "it waited for too long"),
 )
 
 
@@ -316,7 +317,7 @@ async def _problem(request: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, QuotaSpentError):
         headers["Retry-After"] = str(math.ceil(error.seconds))
-    elif isinstance(error, TryLaterError):
+    elif status in {429, 503}:
         headers["Retry-After"] = _RETRY_SECONDS
     return _document(status, title, str(error), headers)
 

@@ -84,7 +84,7 @@ class NodeMetrics:
             "Unix time at which the TLS certificate ends.",
         )
         self.log_size = make.gauge("coin_log_size", "Entries under the newest signed head.")
-        self.log_waiting = make.gauge("coin_log_waiting", "Entries that no head covers yet.")
+        self.log_waiting = make.gauge("coin_log_waiting", "Entries without a place in the tree.")
         self.log_head = make.gauge(
             "coin_log_head_timestamp_seconds", "Unix time at which the newest head was signed."
         )
