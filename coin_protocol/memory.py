@@ -6,6 +6,7 @@ models repeat themselves too, so a match is weighed and never proof.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -54,19 +55,20 @@ class EvidenceMemory(Protocol):
 
 
 class InMemoryEvidence:
-    """An `EvidenceMemory` for one process: exact search, lost at exit."""
+    """An `EvidenceMemory` for one process: exact search, lost at exit. Threads may share it."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._seen: dict[tuple[str, bytes], dict[tuple[bytes, int], Vectors]] = {}
+        self._lock = threading.Lock()
 
     def recall(self, opened: OpenedBlocks) -> Sequence[Match | None]:
         """Return for each block the nearest one of another commitment, where there is one."""
-        others = {
-            key: known
-            for key, known in self._seen.get((opened.provider, opened.profile_sha256), {}).items()
-            if key[0] != opened.commitment_sha256
-        }
+        with self._lock:
+            kept = self._seen.get((opened.provider, opened.profile_sha256), {})
+            others = {
+                key: known for key, known in kept.items() if key[0] != opened.commitment_sha256
+            }
         if not others:
             return [None] * len(opened.indices)
         keys, cosines = list(others), opened.vectors @ np.stack(list(others.values())).T
@@ -79,6 +81,7 @@ class InMemoryEvidence:
 
     def remember(self, opened: OpenedBlocks) -> None:
         """Keep blocks."""
-        kept = self._seen.setdefault((opened.provider, opened.profile_sha256), {})
-        for index, vector in zip(opened.indices, opened.vectors, strict=True):
-            kept[opened.commitment_sha256, index] = vector
+        with self._lock:
+            kept = self._seen.setdefault((opened.provider, opened.profile_sha256), {})
+            for index, vector in zip(opened.indices, opened.vectors, strict=True):
+                kept[opened.commitment_sha256, index] = vector

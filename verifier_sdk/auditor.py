@@ -35,8 +35,10 @@ from verifier_sdk.deciding import (
     NEAR_DUPLICATE,
     AskManifest,
     AskRound,
+    AskWhole,
     Course,
     Decided,
+    as_planned,
     block_match,
     conclude,
 )
@@ -133,7 +135,7 @@ class Auditor:
             installed=await asyncio.to_thread(lambda: (models.tokenizer, models.embedder)),
         )
         kept = Progress(progress, keep=keep, patient=patient)
-        case = kept.restored(case)
+        case = as_planned(kept.restored(case))
         case = await self._with_newer_keys(case, provider)
         case, decided = await self._decide(case, provider, kept)
         texts, matches = [], []
@@ -166,7 +168,7 @@ class Auditor:
             elif isinstance(step, AskRound):
                 case = await self._challenge(case, provider, kept, step)
             else:
-                case = await self._challenge_whole(case, provider, kept, step.blocks)
+                case = await self._challenge_whole(case, provider, kept, step)
 
     async def _ask_manifest(self, case: Case, provider: ProviderClient, kept: Progress) -> Case:
         try:
@@ -241,14 +243,14 @@ class Auditor:
         return case
 
     async def _challenge_whole(
-        self, case: Case, provider: ProviderClient, kept: Progress, blocks: int
+        self, case: Case, provider: ProviderClient, kept: Progress, step: AskWhole
     ) -> Case:
         challenge = opening_pb2.WholeBlockChallenge(
             fingerprints_sha256=case.fingerprints_sha256,
             verifier=self.name,
             nonce=secrets.token_bytes(CHALLENGE_NONCE_BYTES),
             round=1,
-            blocks=blocks,
+            blocks=step.blocks,
             deadline=self._deadline(),
         )
         case, entry = await self._send(case, provider, kept, challenge)
@@ -267,9 +269,9 @@ class Auditor:
             self._on_round(case.commitment_sha256.hex(), challenge.round)
         whole = isinstance(challenge, opening_pb2.WholeBlockChallenge)
         kind = envelope.WHOLE_CHALLENGE if whole else envelope.CHALLENGE
-        signed = kept.unanswered(
-            challenge.round, whole=whole, seconds=self._policy.deadline_seconds
-        ) or envelope.sign(challenge.SerializeToString(), kind, self._signer)
+        signed = kept.unanswered(challenge, seconds=self._policy.deadline_seconds) or envelope.sign(
+            challenge.SerializeToString(), kind, self._signer
+        )
         await kept.sending(case, signed, whole=whole)
         entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
         answer = envelope.WHOLE_OPENING if whole else envelope.OPENING

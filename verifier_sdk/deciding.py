@@ -14,9 +14,10 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol.checks import Case, Report, run_checks
+from coin_protocol.errors import InvalidInputError, VerificationError
 from coin_protocol.memory import Match
 from coin_protocol.models import Models
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.v1 import opening_pb2, receipt_pb2
 from verifier_sdk.rounds import affordable_round
 from verifier_sdk.semantic import Judge, Judgement, OpenedEvidence, Visible
 from verifier_sdk.semantic.visible import visible_of
@@ -60,6 +61,16 @@ class AskRound:
     tokens_per_block: int
     why: str
 
+    @property
+    def asks(self) -> dict[str, int]:
+        """Fields of its challenge."""
+        return {
+            "round": self.number,
+            "blocks": self.blocks,
+            "token_blocks": self.token_blocks,
+            "tokens_per_block": self.tokens_per_block,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class AskWhole:
@@ -70,6 +81,11 @@ class AskWhole:
     """
 
     blocks: int
+
+    @property
+    def asks(self) -> dict[str, int]:
+        """Fields of its challenge."""
+        return {"round": 1, "blocks": self.blocks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +169,39 @@ class Course:
                 self._models.embedder,
             )
         return self._visible
+
+
+def as_planned(case: Case) -> Case:
+    """Return the case up to where its policy would have asked for something else.
+
+    It may have been another one when an earlier attempt asked. Who replays the verdict knows one
+    policy alone, and takes what another asked for as the verifier's fault.
+    """
+    at = replace(case, rounds=(), whole_rounds=())
+    try:
+        for number, entry in enumerate(case.rounds, 1):
+            step = _round(at, number, why="")
+            if step is None or not _asked(step, case.challenge(entry)):
+                break
+            at = replace(at, rounds=case.rounds[:number])
+            if number == 1 and (whole := _whole_blocks(at)):
+                if not case.whole_rounds:
+                    break
+                if not _asked(AskWhole(whole), case.whole_challenge(case.whole_rounds[0])):
+                    break
+                at = replace(at, whole_rounds=case.whole_rounds[:1])
+            elif number == 1 and case.whole_rounds:
+                break
+    except (InvalidInputError, VerificationError):
+        # Checks will say so, and whose fault it is.
+        return case
+    return at
+
+
+def _asked(
+    step: AskRound | AskWhole, challenge: opening_pb2.Challenge | opening_pb2.WholeBlockChallenge
+) -> bool:
+    return all(getattr(challenge, name) == value for name, value in step.asks.items())
 
 
 def _round(case: Case, number: int, *, why: str) -> AskRound | None:

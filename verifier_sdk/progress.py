@@ -14,7 +14,9 @@ from coin_protocol.errors import InvalidInputError, PeerUnavailableError
 from coin_protocol.keys import read_time
 from coin_protocol.receipt import BUNDLE_FORMAT
 from coin_protocol.statements import read_challenge, read_whole_challenge
-from coin_protocol.v1 import envelope_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
+
+Challenge = opening_pb2.Challenge | opening_pb2.WholeBlockChallenge
 
 Keep = Callable[[receipt_pb2.Bundle], Awaitable[None]]
 """Writes down how far an audit got: a bundle without verdict."""
@@ -54,17 +56,16 @@ class Progress:
         self._pending_whole = [
             entry for entry in self._pending_whole if _is_ours(case, entry, whole=True)
         ]
-        return replace(
-            case,
-            rounds=tuple(takewhile(partial(_is_ours, case, whole=False), self._answered)),
-            whole_rounds=tuple(
-                takewhile(partial(_is_ours, case, whole=True), self._answered_whole)
-            ),
-        )
+        rounds = tuple(takewhile(partial(_is_ours, case, whole=False), self._answered))
+        whole = tuple(takewhile(partial(_is_ours, case, whole=True), self._answered_whole))
+        # Blocks are opened whole after the first round, and before any other.
+        if not rounds:
+            whole = ()
+        elif len(whole) < len(self._answered_whole):
+            rounds = rounds[:1]
+        return replace(case, rounds=rounds, whole_rounds=whole)
 
-    def unanswered(
-        self, number: int, *, whole: bool, seconds: float
-    ) -> envelope_pb2.Envelope | None:
+    def unanswered(self, wanted: Challenge, *, seconds: float) -> envelope_pb2.Envelope | None:
         """Return a challenge that was sent without its answer being written down.
 
         The provider may have answered it: sent again, it is answered alike and exposes nothing
@@ -72,15 +73,15 @@ class Progress:
         answer could not be told from a late one.
 
         Args:
-            number: Of the round.
-            whole: Whether it is for blocks opened whole.
+            wanted: The challenge that would be sent instead; any nonce and deadline will do.
             seconds: What a challenge gives.
         """
+        whole = isinstance(wanted, opening_pb2.WholeBlockChallenge)
         read = read_whole_challenge if whole else read_challenge
         for entry in self._pending_whole if whole else self._pending:
-            challenge = read(entry.challenge.payload)
-            left = read_time(challenge.deadline) - read_time(wall_time())
-            if challenge.round == number and left.total_seconds() > seconds / 2:
+            sent = read(entry.challenge.payload)
+            left = read_time(sent.deadline) - read_time(wall_time())
+            if _alike(sent, wanted) and left.total_seconds() > seconds / 2:
                 return entry.challenge
         return None
 
@@ -125,6 +126,12 @@ class Progress:
 
 def _answered(entry: receipt_pb2.Round) -> bool:
     return entry.HasField("received_at")
+
+
+def _alike(sent: Challenge, wanted: Challenge) -> bool:
+    sent.nonce = wanted.nonce
+    sent.deadline.CopyFrom(wanted.deadline)
+    return sent == wanted
 
 
 def _is_ours(case: Case, entry: receipt_pb2.Round, *, whole: bool) -> bool:

@@ -94,6 +94,9 @@ def replay_bundle(
     course = Course(models=models, judge=named)
     end = retrace(case, course, verifier=verdict.verifier)
     surprising = [score for score in verdict.scores if score.name == SURPRISE]
+    if not surprising:
+        # The verifier used none: what one would say now is no fault of the verdict.
+        reference = None
     matches = list(bundle.matches) or told_matches(verdict.reasons)
     if isinstance(end, Difference):
         difference: Difference | None = end

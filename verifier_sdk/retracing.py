@@ -73,22 +73,15 @@ def _other_challenge(
     if isinstance(step, AskRound):
         number = len(at.rounds)
         path, shown = f"rounds[{number}]", case.rounds[number : number + 1]
-        wanted = {
-            "round": step.number,
-            "blocks": step.blocks,
-            "token_blocks": step.token_blocks,
-            "tokens_per_block": step.tokens_per_block,
-        }
         asked = f"round {step.number} asked for: {step.why}"
     else:
         path, shown = "whole_rounds[0]", case.whole_rounds[:1]
-        wanted = {"round": 1, "blocks": step.blocks}
         asked = f"{step.blocks} blocks asked for, to be opened whole"
     if not shown:
         return Difference(path, ABSENT, asked)
     entry = shown[0]
     challenge = case.challenge(entry) if isinstance(step, AskRound) else case.whole_challenge(entry)
-    for name, value in {"verifier": verifier, **wanted}.items():
+    for name, value in {"verifier": verifier, **step.asks}.items():
         found = getattr(challenge, name)
         if found != value:
             return Difference(f"{path}.challenge.{name}", str(found), str(value))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,24 @@ def test_remembering_again_changes_nothing(memory: InMemoryEvidence) -> None:
     memory.remember(opened(FIRST, EAST))
     assert nearest(memory, opened(SECOND, NORTH_EAST)) == before
     assert len(memory._seen["acme", PROFILE]) == 1
+
+
+def test_threads_remember_while_others_recall(memory: InMemoryEvidence) -> None:
+    class Looking(bytes):
+        """A digest that has another thread remember something whenever it is compared."""
+
+        def __ne__(self, other: object) -> bool:
+            beside = threading.Thread(target=memory.remember, args=[opened(THIRD, NORTH)])
+            threads.append(beside)
+            beside.start()
+            beside.join(0.1)
+            return bytes(self) != other
+
+    threads: list[threading.Thread] = []
+    memory.remember(opened(FIRST, EAST, NORTH))
+    found = nearest(memory, opened(Looking(SECOND), EAST))
+    assert found == Match(FIRST, 0, 1.0)
+    for thread in threads:
+        thread.join()
+    assert len(threads) == 2
+    assert len(memory._seen["acme", PROFILE]) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from coin_protocol.checks.opened import BLAMELESS, RETENTION_ENDED
 from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.keyset import pinned, stamp
 from coin_protocol.signer import KeySigner
-from coin_protocol.v1 import receipt_pb2
+from coin_protocol.v1 import opening_pb2, receipt_pb2
 from tests.support.parties import VERIFIER, Parties, reasoning_ids, run_session
 from verifier_sdk.progress import Progress
 
@@ -56,6 +57,17 @@ def pending(parties: Parties, case: Case, *, left: float = SECONDS) -> receipt_p
     return receipt_pb2.Round(challenge=challenge, sent_at=stamp(datetime.now(UTC)))
 
 
+def wanted(audited: Audited, **instead: Any) -> opening_pb2.Challenge:
+    """Return the challenge that would be sent in place of the pending one."""
+    fields: dict[str, Any] = {"verifier": VERIFIER, "round": 2, "blocks": 1, "tokens_per_block": 2}
+    return opening_pb2.Challenge(
+        fingerprints_sha256=audited.case.fingerprints_sha256,
+        nonce=bytes(32),
+        deadline=stamp(datetime.now(UTC)),
+        **(fields | instead),
+    )
+
+
 def progress(audited: Audited, *, patient: bool = False) -> Progress:
     found = Progress(audited.bundle(), keep=None, patient=patient)
     found.restored(audited.case)
@@ -67,10 +79,11 @@ def test_what_was_answered_is_restored_and_what_was_not_is_sent_again(audited: A
     restored = found.restored(replace(audited.case, manifest=None))
     assert restored.manifest == audited.case.manifest
     assert list(restored.rounds) == [audited.answered]
-    again = found.unanswered(2, whole=False, seconds=SECONDS)
+    again = found.unanswered(wanted(audited), seconds=SECONDS)
     assert again == audited.pending.challenge
-    assert found.unanswered(1, whole=False, seconds=SECONDS) is None
-    assert found.unanswered(2, whole=True, seconds=SECONDS) is None
+    other = (wanted(audited, round=1), wanted(audited, blocks=2), wanted(audited, verifier="x"))
+    assert [found.unanswered(one, seconds=SECONDS) for one in other] == [None] * 3
+    assert found.unanswered(opening_pb2.WholeBlockChallenge(round=2), seconds=SECONDS) is None
 
 
 @pytest.mark.parametrize(("left", "sent"), [(45.0, True), (31.0, True), (29.0, False), (-5, False)])
@@ -79,7 +92,7 @@ def test_a_challenge_is_sent_again_while_half_of_its_time_is_left(
 ) -> None:
     audited.pending = pending(audited.parties, audited.case, left=left)
     # One that gave too little time for the policy is none that counts.
-    again = progress(audited).unanswered(2, whole=False, seconds=SECONDS)
+    again = progress(audited).unanswered(wanted(audited), seconds=SECONDS)
     assert (again is not None) == sent
 
 
@@ -92,7 +105,7 @@ def test_what_a_key_signed_that_is_trusted_no_more_is_left_out(audited: Audited)
         entry.challenge.CopyFrom(challenge)
     found = Progress(audited.bundle(), keep=None, patient=False)
     assert not found.restored(audited.case).rounds
-    assert found.unanswered(2, whole=False, seconds=SECONDS) is None
+    assert found.unanswered(wanted(audited), seconds=SECONDS) is None
     trust = replace(audited.case.trust, verifiers=pinned("verifiers", [former.public]))
     found = Progress(audited.bundle(), keep=None, patient=False)
     assert list(found.restored(replace(audited.case, trust=trust)).rounds) == [audited.answered]
@@ -102,7 +115,7 @@ def test_nothing_is_restored_where_nothing_was_kept(audited: Audited) -> None:
     found = Progress(keep=None, patient=False)
     restored = found.restored(audited.case)
     assert (restored.manifest, restored.rounds, restored.whole_rounds) == (None, (), ())
-    assert found.unanswered(1, whole=False, seconds=SECONDS) is None
+    assert found.unanswered(wanted(audited, round=1), seconds=SECONDS) is None
 
 
 async def test_a_challenge_is_written_down_before_it_leaves(audited: Audited) -> None:
@@ -143,3 +156,27 @@ def test_who_is_not_to_blame_is_asked_again_where_there_is_time(status: str) -> 
 @pytest.mark.parametrize("status", ["DEADLINE_EXCEEDED", "INTERNAL", "NOT_FOUND"])
 def test_who_is_to_blame_is_not_waited_for(status: str) -> None:
     Progress(keep=None, patient=True).require_reached(status)
+
+
+def test_what_came_after_a_round_that_is_left_out_is_left_out_too(audited: Audited) -> None:
+    parties, case = audited.parties, audited.case
+    former = KeySigner.generate(VERIFIER)
+
+    def bundle(*, first: bool, whole: bool) -> receipt_pb2.Bundle:
+        """Return a round, blocks opened whole and a round; former keys signed some of them."""
+        found = audited.bundle()
+        found.rounds[1].CopyFrom(audited.answered)
+        found.whole_rounds.add().CopyFrom(audited.answered)
+        signed = parties.whole_challenge(case.receipt.fingerprints)
+        found.whole_rounds[0].challenge.CopyFrom(signed)
+        if not first:
+            by_former = parties.challenge(case.receipt.fingerprints, signer=former)
+            found.rounds[0].challenge.CopyFrom(by_former)
+        if not whole:
+            found.whole_rounds[0].challenge.signatures[0].sig = bytes(64)
+        return found
+
+    for first, whole, left in ((True, True, (2, 1)), (True, False, (1, 0)), (False, True, (0, 0))):
+        kept = Progress(bundle(first=first, whole=whole), keep=None, patient=False)
+        restored = kept.restored(case)
+        assert (len(restored.rounds), len(restored.whole_rounds)) == left

@@ -9,10 +9,12 @@ import pytest
 
 from coin_protocol.checks import Case, run_checks
 from coin_protocol.errors import InvalidInputError, SignatureError
+from coin_protocol.profile import Policy
 from coin_protocol.replaying import Difference
 from coin_protocol.statements import read_verdict
 from coin_protocol.testing.forgeries import flipped, put
 from coin_protocol.testing.world import VERIFIER
+from coin_protocol.v1 import profile_pb2
 from coin_protocol.v1 import receipt_pb2 as pb
 from tests.support.audit_cases import (
     FAIL,
@@ -26,7 +28,7 @@ from tests.support.audit_cases import (
     where,
 )
 from tests.support.walks import Auditing, world
-from verifier_sdk.deciding import AskRound, AskWhole, Decided, Step
+from verifier_sdk.deciding import AskRound, AskWhole, Decided, Step, as_planned
 from verifier_sdk.semantic import CosineJudge, Judgement, OpenedEvidence
 from verifier_sdk.semantic.visible import visible_of
 
@@ -89,6 +91,69 @@ def test_an_auditor_that_leaves_the_policys_course_is_found(
     difference = where(found, found.bundle())
     assert difference.path == path
     assert said in difference.replayed
+
+
+# Policies that change while an audit is under way
+
+
+def kept_of(audit: Auditing) -> Case:
+    """Return what an audit had written down before its verdict."""
+    bundle = audit.bundle()
+    whole_rounds = tuple(bundle.whole_rounds)
+    case = audit.world.audit(audit.reply).case()
+    return replace(case, rounds=tuple(bundle.rounds), whole_rounds=whole_rounds)
+
+
+def test_what_was_opened_stands_while_the_policy_asks_for_the_same() -> None:
+    for audit in (plain(), plain(world(NEVER), tokens=255), plain(world(NEVER, blocks_ppm=0))):
+        case = kept_of(audit)
+        found = as_planned(case)
+        assert (found.rounds, found.whole_rounds) == (case.rounds, case.whole_rounds)
+
+
+def _less(policy: profile_pb2.Policy) -> None:
+    policy.rounds.blocks_first_round -= 1
+
+
+def _less_later(policy: profile_pb2.Policy) -> None:
+    policy.rounds.blocks_per_round -= 1
+
+
+def _none_whole(policy: profile_pb2.Policy) -> None:
+    policy.rounds.whole_blocks = 0
+
+
+def _more_whole(policy: profile_pb2.Policy) -> None:
+    policy.rounds.whole_blocks += 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "left"),
+    [(_less, (0, 0)), (_less_later, (1, 1)), (_none_whole, (1, 0)), (_more_whole, (1, 0))],
+)
+def test_what_another_policy_asked_for_is_left_out_with_all_that_came_after_it(
+    edit: Callable[[profile_pb2.Policy], None], left: tuple[int, int]
+) -> None:
+    case = kept_of(plain(world(NEVER), tokens=255))
+    assert (len(case.rounds), len(case.whole_rounds)) == (3, 1)
+    message = profile_pb2.Policy()
+    message.CopyFrom(case.policy.message)
+    edit(message)
+    policy = Policy.from_bytes(message.SerializeToString(deterministic=True))
+    found = as_planned(replace(case, policy=policy))
+    assert (len(found.rounds), len(found.whole_rounds)) == left
+
+
+def test_what_no_check_passes_is_left_to_the_checks() -> None:
+    case = kept_of(plain(world(NEVER), tokens=255))
+    broken = pb.Round()
+    broken.CopyFrom(case.rounds[0])
+    broken.opening.payload = b"?"
+    case = replace(case, rounds=(broken, *case.rounds[1:]))
+    assert as_planned(case).rounds == case.rounds
+
+
+# Bundles that somebody altered
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,10 @@ class Keeper:
         """
         with self._shelf.locked(wait=wait, going_on=self._going_on) as held:
             if held:
-                manifest = self._renew(self._shelf.read(), damaged)
-                manifest = self._seal(manifest)
+                manifest = self._shelf.read()
+                # What a build left that failed or was killed: this one may end like it.
+                self._shelf.sweep(manifest)
+                manifest = self._seal(self._renew(manifest, damaged))
                 self._shelf.sweep(manifest)
             return held
 

@@ -253,7 +253,9 @@ class SqlMemory:
     def close(self) -> None:
         """End what is under way in the background. The engine is the caller's."""
         self._closing.set()
-        upkeep = self._upkeep
+        # Whoever is about to start it has started it by then, or sees that it is closing.
+        with self._lock:
+            upkeep = self._upkeep
         if upkeep is not None:
             upkeep.join()
 

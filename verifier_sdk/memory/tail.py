@@ -119,7 +119,10 @@ def _between(before: int, ids: npt.NDArray[np.int64], after: int, since: float) 
 
 
 class _Group:
-    """Vectors of one provider under one profile; each is kept once, under its first id."""
+    """Vectors of one provider under one profile; each is kept once, under its last id.
+
+    So it stays here while any row of it is in no segment: the rows before are forgotten first.
+    """
 
     def __init__(self) -> None:
         self._known: dict[bytes, int] = {}
@@ -133,8 +136,8 @@ class _Group:
 
     def add(self, row_id: int, vector: bytes) -> None:
         if vector not in self._known:
-            self._known[vector] = row_id
             self._waiting.append(vector)
+        self._known[vector] = max(row_id, self._known.get(vector, row_id))
 
     def first_id(self) -> int:
         return min(self._known.values())

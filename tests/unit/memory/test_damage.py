@@ -107,6 +107,29 @@ def test_what_an_interrupted_build_left_is_swept_away(make_node: MakeNode) -> No
     assert not (folder / "1-9-abandoned").exists()
 
 
+def test_builds_that_fail_again_and_again_do_not_pile_up(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(sizes=LISTED)
+    fill(node)
+
+    def fail(_engine: Engine, folder: Path, **_named: Any) -> object:
+        folder.mkdir()
+        (folder / ROWS_FILE).write_bytes(b"half")
+        msg = "the database is away"
+        raise StoreUnavailableError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper_module, "write_segment", fail)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match="away"):
+                node.memory.maintain()
+            assert [path.name for path in node.files() if path.name != "lock"] == [ROWS_FILE]
+    node.memory.maintain()
+    assert node.memory.state().segments == 1
+    assert len([path for path in next(node.cache.glob("*")).iterdir() if path.is_dir()]) == 1
+
+
 def test_a_database_that_was_made_anew_is_not_taken_for_the_old_one(
     make_node: MakeNode,
 ) -> None:

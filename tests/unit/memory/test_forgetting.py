@@ -83,6 +83,24 @@ def test_a_vector_whose_first_block_was_forgotten_is_found_by_its_next(
     assert node.memory.state().blocks == 80
 
 
+def test_a_vector_that_was_sealed_and_is_shown_again_outlives_its_first_block(
+    make_node: MakeNode,
+) -> None:
+    node = make_node(sizes=Sizes(seal_rows=5, segment_rows=5, settle_seconds=0.0))
+    node.remember(1, SHOWN[:5])
+    node.remember(2, SHOWN[:2])
+    assert numbers(node.lookup(ASKED[:2])) == [commitment(1)] * 2
+    node.memory.maintain()
+    assert (node.memory.state().blocks, node.memory.state().tail) == (5, 2)
+    assert node.forget(node.times()[5]) == 5
+    node.memory.maintain()
+    assert (node.memory.state().blocks, node.memory.state().tail) == (0, 2)
+    assert numbers(node.lookup(ASKED[:2])) == [commitment(2)] * 2
+    assert node.forget(node.times()[-1] + 1) == 2
+    node.memory.maintain()
+    assert node.memory.state().tail == 0
+
+
 def test_no_more_is_forgotten_at_once_than_asked(node: Node) -> None:
     node.remember(1, SHOWN[:5])
     before = node.times()[-1] + 1

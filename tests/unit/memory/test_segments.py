@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -255,6 +257,30 @@ def test_upkeep_that_fails_is_logged_and_harms_nobody(
     node.lookup(ASKED)
     node.memory.close()
     assert "AssertionError" in caplog.text
+
+
+def test_who_closes_a_memory_waits_for_upkeep_that_is_about_to_start(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_module, "_UPKEEP_SECONDS", 0.0)
+    node = make_node(sizes=LISTED)
+    fill(node)
+    closing: list[Future[None]] = []
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name == "coin-memory":
+            closing.append(pool.submit(node.memory.close))
+            wait(closing, 0.1)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    with ThreadPoolExecutor(1) as pool, suppress(StoreUnavailableError):
+        node.lookup(ASKED)
+    assert [one.exception() for one in closing] == [None]
+    upkeep = node.memory._upkeep
+    assert upkeep is not None
+    assert not upkeep.is_alive()
 
 
 def test_a_memory_that_was_closed_says_so(node: Node) -> None:
