@@ -30,7 +30,6 @@ from sqlalchemy import (
     Table,
     func,
     insert,
-    make_url,
     select,
     text,
 )
@@ -49,6 +48,9 @@ _ORIGIN: Final = "example.org/bench"
 _BATCH: Final = 1000
 _BATCHES: Final = 40
 _LARGE_BATCH: Final = 10_000
+_LEAST: Final = 2 * _BATCHES * _BATCH
+"""Entries: those beside bare inserts, and as many whose rate is told."""
+
 _SAMPLE: Final = 1000
 _ROUNDS: Final = 3
 _SINGLE: Final = 250
@@ -108,11 +110,11 @@ def _build(engine: Engine, sequencer: Sequencer, tree: IncrementalTree, entries:
     report("log.appends_to_bare_inserts", ratio, unit="ratio", better="lower")
     while len(tree) < entries - _BATCHES * _BATCH:
         tree.extend(_append(engine, sequencer, _leaves(_LARGE_BATCH)))
-    full = time.perf_counter()
+    full, before = time.perf_counter(), len(tree)
     while len(tree) < entries:
         tree.extend(_append(engine, sequencer, _leaves(_BATCH)))
     end = time.perf_counter()
-    rate = _BATCHES * _BATCH / (end - full)
+    rate = (len(tree) - before) / (end - full)
     report("log.appends", rate, unit="1/s", better="higher", limit=_APPENDS_A_SECOND)
     report("log.build", end - start, unit="s", better="lower", limit=_BUILD_SECONDS)
 
@@ -272,9 +274,10 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--database", help="an empty database; by default a SQLite file")
     given = parser.parse_args()
+    if given.entries < _LEAST:
+        parser.error(f"--entries must be {_LEAST} or more")
     with tempfile.TemporaryDirectory() as folder:
         url = given.database or f"sqlite:///{folder}/log.db"
-        make_url(url)
         _measure(url, Path(folder), given.entries)
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, func, or_, select, update
 
 from benchmarks._common import report, skip
 from benchmarks._faults import database
@@ -110,6 +110,7 @@ def measured(served: Served, url: str, folder: Path, workers: int) -> Measured:
         with writing(engine) as connection:
             connection.execute(update(AUDIT).values(state=QUEUED, drawn=BY_SHARE, due_at=0.0))
         times = _wait(engine)
+        _require_judged(engine)
         cpu = (sum(map(cpu_seconds, pids)) - before) / _AUDITS
     first, last = times[_AUDITS // 10], times[-_AUDITS // 10]
     return Measured((len(times[_AUDITS // 10 : -_AUDITS // 10])) / (last - first), cpu)
@@ -143,6 +144,16 @@ def _wait(engine: Engine) -> list[float]:
             msg = f"{len(times)} of {_AUDITS} audits have a verdict in time"
             raise TimeoutError(msg)
         time.sleep(_LOOK_SECONDS)
+
+
+def _require_judged(engine: Engine) -> None:
+    """See that no audit ended before its judge was asked: it would be a cheap one."""
+    cheap = or_(AUDIT.c.failed_check.is_not(None), AUDIT.c.rounds == 0)
+    with reading(engine) as connection:
+        count = connection.execute(select(func.count()).where(cheap)).scalar_one()
+    if count:
+        msg = f"{count} of {_AUDITS} audits ended before their judge was asked"
+        raise RuntimeError(msg)
 
 
 def _toml(settings: dict[str, Any]) -> str:

@@ -98,7 +98,8 @@ class Clients:
         """Wait until all calls are answered and all is audited, for so many seconds at most."""
         began = time.monotonic()
         if self._under_way:
-            await asyncio.wait(self._under_way)
+            _, waiting = await asyncio.wait(self._under_way, timeout=seconds)
+            self.failures += ["no answer in time"] * len(waiting)
         while await asyncio.to_thread(self.left):
             waited = time.monotonic() - began
             if waited > seconds:
