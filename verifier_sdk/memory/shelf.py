@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from coin_protocol.database.engine import shown
-from coin_protocol.errors import InvalidInputError, VerificationError
+from coin_protocol.errors import InvalidInputError, StoreUnavailableError, VerificationError
 from coin_protocol.files import cache_folder, make_folder, replace_file
 from verifier_sdk.memory.header import Header, Listed, Manifest
 from verifier_sdk.memory.segment import Segment, open_segment, read_header
@@ -105,11 +105,18 @@ class Shelf:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def read(self) -> Manifest:
-        """Return the manifest; an empty one where there is none that can be used."""
+        """Return the manifest; an empty one where there is none, or what there is is damaged.
+
+        Raises:
+            StoreUnavailableError: It cannot be read now, by want of open files for one.
+        """
         try:
             return Manifest.from_json((self._folder / _MANIFEST).read_bytes())
-        except OSError:
+        except FileNotFoundError:
             return Manifest()
+        except OSError as error:
+            msg = f"cannot read {self._folder / _MANIFEST}: {error.strerror}"
+            raise StoreUnavailableError(msg) from error
         except VerificationError as error:
             _LOG.warning("the memory's segments are made again: %s", error)
             return Manifest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,31 @@ def test_a_disk_that_loses_what_is_written_is_no_endless_loop(
     after = make_node(sizes=LISTED)
     with pytest.raises(StoreUnavailableError, match="is the disk well"):
         after.lookup(ASKED)
+
+
+def test_a_manifest_that_cannot_be_read_for_now_is_no_reason_to_begin_again(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(sizes=LISTED)
+    fill(node)
+    node.memory.maintain()
+    before = node.files()
+    after = make_node(sizes=LISTED)
+    read = Path.read_bytes
+
+    def crowded(path: Path) -> bytes:
+        if path.name == "manifest.json":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", crowded)
+        with pytest.raises(StoreUnavailableError, match="Too many open files"):
+            after.memory.maintain()
+        with pytest.raises(StoreUnavailableError, match="Too many open files"):
+            after.lookup(ASKED)
+    assert numbers(after.lookup(ASKED)) == EACH
+    assert node.files() == before
 
 
 def test_a_cache_that_is_emptied_is_made_again(make_node: MakeNode) -> None:
