@@ -23,6 +23,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 
+_STATEMENTS: Final = 32
+"""Prepared statements of one SQLite connection that are kept."""
+
 _BUSY_MILLISECONDS: Final = 10_000
 _POSTGRESQL: Final = {
     "connect_timeout": 5,
@@ -148,7 +151,14 @@ def _sqlite(url: URL) -> Engine:
         url,
         hide_parameters=True,
         pool_size=16,
-        connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False},
+        # Each connection caches pages and statements: in turn, all of them would come to hold as
+        # much as the busiest.
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": _BUSY_MILLISECONDS / 1000,
+            "check_same_thread": False,
+            "cached_statements": _STATEMENTS,
+        },
     )
 
     @event.listens_for(engine, "connect")

@@ -358,3 +358,16 @@ def test_a_postgresql_server_that_has_vanished_is_given_up(url: str) -> None:
             assert parameters["tcp_user_timeout"] == milliseconds
             assert parameters["keepalives_idle"] == "5"
         engine.dispose()
+
+
+def test_connections_that_are_not_needed_at_once_stay_unused(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    with engine.connect() as one, engine.connect() as other:
+        drivers = {one.connection.driver_connection, other.connection.driver_connection}
+    used = set()
+    for _ in range(5):
+        with engine.connect() as connection:
+            used.add(connection.connection.driver_connection)
+    engine.dispose()
+    assert len(drivers) == 2
+    assert len(used) == 1
