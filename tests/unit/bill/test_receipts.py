@@ -15,12 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol.checks import Trust
 from coin_protocol.errors import InvalidInputError, LimitError
-from coin_protocol.keyset import pinned
 from coin_protocol.profile import Profile
 from coin_protocol.receipt import to_json, write_file
 from coin_protocol.v1 import receipt_pb2
-from tests.support.files import AuditFiles
-from tests.support.parties import Parties
 from tests.unit.bill.making import NOON, POLICY, PROFILE, Provider, book, examiner, wrapped
 from verifier_sdk.bill import Examiner, ReceiptBook, State
 from verifier_sdk.bill import book as book_module
@@ -149,32 +146,6 @@ def test_an_answer_that_is_empty_is_known(acme: Provider) -> None:
 # Audits
 
 
-def believing(parties: Parties, *verifiers: bytes) -> Examiner:
-    return Examiner(
-        Trust(parties.trust.provider_roots, pinned("verifiers", ())),
-        {parties.profile.digest: parties.profile},
-        parties.policy,
-        verifiers,
-    )
-
-
-def test_an_audit_that_is_believed_raises_the_tier(
-    audited_files: tuple[Parties, AuditFiles],
-) -> None:
-    parties, files = audited_files
-    believed = ReceiptBook.read([files.bundle], believing(parties, files.verifier.read_bytes()))
-    assert [(facts.state, facts.tier) for facts in believed] == [(State.VERIFIED, "timed")]
-
-
-def test_an_audit_of_nobody_known_leaves_the_receipt_as_it_is(
-    audited_files: tuple[Parties, AuditFiles],
-) -> None:
-    parties, files = audited_files
-    for keys in ((), (files.root.read_bytes(),)):
-        found = ReceiptBook.read([files.bundle], believing(parties, *keys))
-        assert [(facts.state, facts.tier) for facts in found] == [(State.VERIFIED, "asserted")]
-
-
 def test_an_audit_that_stopped_at_what_the_client_was_told_takes_nothing_away(
     acme: Provider,
 ) -> None:
@@ -188,11 +159,6 @@ def test_an_audit_that_stopped_at_what_the_client_was_told_takes_nothing_away(
     verdict.fault = receipt_pb2.FAULT_PROVIDER
     found = receipts_module.audited(facts, verdict, opened=False)
     assert (found.state, found.reason) == (State.INVALID, "BILL: its audit failed")
-
-
-@pytest.fixture
-def audited_files(audited: tuple[Parties, AuditFiles]) -> tuple[Parties, AuditFiles]:
-    return audited
 
 
 # Files
