@@ -3,7 +3,7 @@
 python -m benchmarks [NAME …]
 
 Those that take long run only where they are named: ablations, faults, node_crashes, replays, soak,
-windows.
+windows, worker_scaling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = ("ablations", "faults", "node_crashes", "replays", "soak", "windows")
+LONG = ("ablations", "faults", "node_crashes", "replays", "soak", "windows", "worker_scaling")
 
 
 def main() -> int:

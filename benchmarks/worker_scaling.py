@@ -46,6 +46,7 @@ _RUNS: Final = 3
 _GOAL: Final = 1.8
 _LIMIT_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.2
+_QUIET: Final = {"COIN_VERIFIER_LOG_LEVEL": "warning"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def measured(served: Served, url: str, folder: Path, workers: int) -> Measured:
         for core in sorted(os.sched_getaffinity(0))[:workers]:
             with _held_to(core):
                 command = ("coin_protocol.cli", "verifier", "worker", "--config", str(config))
-                pids.append(stack.enter_context(running(*command))[0])
+                pids.append(stack.enter_context(running(*command, **_QUIET))[0])
         before = sum(map(cpu_seconds, pids))
         with writing(engine) as connection:
             connection.execute(update(AUDIT).values(state=QUEUED, drawn=BY_SHARE, due_at=0.0))
