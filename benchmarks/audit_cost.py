@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
+from unittest.mock import patch
 
 from threadpoolctl import threadpool_limits
 
@@ -195,15 +196,11 @@ def _patched(hashing: Callable[[bytes], Any], verify: Callable[..., None]) -> It
         for name, module in sys.modules.items()
         if name.startswith("coin_protocol.") and getattr(module, "sha256", None) is sha256
     ]
-    for module in users:
-        module.sha256 = hashing  # type: ignore[attr-defined]
-    before, VerificationKey.verify = VerificationKey.verify, verify  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        VerificationKey.verify = before  # type: ignore[method-assign]
+    with ExitStack() as stack:
         for module in users:
-            module.sha256 = sha256  # type: ignore[attr-defined]
+            stack.enter_context(patch.object(module, "sha256", hashing))
+        stack.enter_context(patch.object(VerificationKey, "verify", verify))
+        yield
 
 
 def _four_blocks(policy: profile_pb2.Policy) -> None:

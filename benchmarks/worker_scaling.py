@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, func, or_, select, update
 
 from benchmarks._common import report, skip
+from benchmarks._crashes.site import as_toml
 from benchmarks._faults import database
 from benchmarks.gateway_cost import cpu_seconds, running
 from coin_protocol.database.engine import reading, writing
@@ -77,31 +77,34 @@ class Served:
         return [receipt_pb2.Receipt.FromString(raw) for raw in raws]
 
     def settings(self, url: str, folder: Path) -> dict[str, Any]:
-        """Return a node's settings, its files in this folder."""
+        """Return a node's settings but for its provider, its files in this folder."""
         return {
             "name": VERIFIER,
             "key": f"file:{self.folder / 'verifier.pem'}",
             "database": url,
             "memory_folder": str(folder / "memory"),
             "share": 0.0,
-            "providers": {
-                PROVIDER: {
-                    "endpoint": f"127.0.0.1:{self.port}",
-                    "roots": [str(self.folder / "root.pub.pem")],
-                }
-            },
         }
+
+    @property
+    def provider(self) -> dict[str, Any]:
+        """What the settings say of the provider."""
+        roots = [str(self.folder / "root.pub.pem")]
+        return {"endpoint": f"127.0.0.1:{self.port}", "roots": roots}
 
 
 def measured(served: Served, url: str, folder: Path, workers: int) -> Measured:
     """Have so many workers make the audits of a run."""
     given = served.settings(url, folder)
+    settings = NodeSettings(**(given | {"providers": {PROVIDER: served.provider}}))
     config = folder / "node.toml"
-    config.write_text(_toml(given), encoding="utf-8")
-    engine = open_database(NodeSettings(**given))
+    config.write_text(
+        as_toml(given) + f"[providers.{PROVIDER}]\n" + as_toml(served.provider), encoding="utf-8"
+    )
+    engine = open_database(settings)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        asyncio.run(_submit(NodeSettings(**given), engine, served.receipts()))
+        asyncio.run(_submit(settings, engine, served.receipts()))
         pids = []
         for core in sorted(os.sched_getaffinity(0))[:workers]:
             with _held_to(core):
@@ -155,15 +158,6 @@ def _require_judged(engine: Engine) -> None:
     if count:
         msg = f"{count} of {_AUDITS} audits ended before their judge was asked"
         raise RuntimeError(msg)
-
-
-def _toml(settings: dict[str, Any]) -> str:
-    """Return settings and their tables; what JSON writes of text, numbers and lists TOML reads."""
-    tables = settings["providers"]
-    lines = [f"{k} = {json.dumps(v)}" for k, v in settings.items() if k != "providers"]
-    for name, table in tables.items():
-        lines += [f"[providers.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
-    return "\n".join(lines)
 
 
 @contextmanager

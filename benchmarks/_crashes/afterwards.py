@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, select
 
 from benchmarks._crashes.site import Site
+from benchmarks._faults.children import Child
 from coin_protocol.database.engine import reading
 from coin_protocol.errors import CoinError
 from coin_protocol.exposure import Caps
@@ -22,6 +23,7 @@ from coin_protocol.statements import read_verdict
 from coin_protocol.v1 import receipt_pb2
 from tests.support.parties import Reply
 from verifier_sdk.log.tables import ENTRY
+from verifier_sdk.node.observe import outcome_of
 from verifier_sdk.store.tables import AUDIT, DECIDED, FILE
 
 
@@ -40,6 +42,16 @@ class Findings:
     def violated(self, what: str, detail: str) -> None:
         """Note that something does not hold."""
         self.violations.append(f"{what}: {detail}")
+
+
+async def end(children: Sequence[Child], findings: Findings) -> None:
+    """End all processes as an operator would."""
+    for child in children:
+        if code := await child.stop():
+            findings.violated("a process ends well", f"{child.name}: exit code {code}")
+        for code in child.deaths:
+            findings.violated("no process dies of itself", f"{child.name}: exit code {code}")
+        findings.counts["failed_starts"] += child.failed_starts
 
 
 def look(site: Site, engine: Engine, submitted: Mapping[bytes, Reply]) -> Findings:
@@ -76,7 +88,7 @@ def _look_at(site: Site, row: Row[Any], reply: Reply, findings: Findings) -> Non
     if sha256(bundle.verdict.payload).digest() != row.verdict_sha256:
         findings.violated("the bundle holds the verdict of its row", name)
     verdict = read_verdict(bundle.verdict.payload)
-    outcome = receipt_pb2.Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()
+    outcome = outcome_of(verdict)
     findings.counts[f"verdicts_{outcome}"] += 1
     if verdict.outcome == receipt_pb2.OUTCOME_FAIL:
         findings.violated("an honest provider is never failed", f"{name}: {verdict.reasons}")

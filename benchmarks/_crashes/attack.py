@@ -14,7 +14,7 @@ from typing import Any, Final
 from grpc import aio
 from sqlalchemy import Engine, func, select
 
-from benchmarks._crashes.afterwards import Findings, look
+from benchmarks._crashes.afterwards import Findings, end, look
 from benchmarks._crashes.site import build, replies, serving_provider
 from benchmarks._faults.children import Child
 from coin_protocol.database.engine import open_engine, reading
@@ -109,7 +109,7 @@ async def attack(
             findings = await asyncio.to_thread(
                 look, site, engine, dict(zip(ids, made, strict=True))
             )
-            await _end([node, *workers], findings)
+            await end([node, *workers], findings)
         finally:
             await asyncio.gather(*(child.discard() for child in [node, *workers]))
     return Outcome(kills, seconds, findings)
@@ -169,13 +169,3 @@ def _left(engine: Engine) -> int:
     waiting = select(func.count()).where(AUDIT.c.state.in_((QUEUED, RUNNING)))
     with reading(engine) as connection:
         return int(connection.execute(waiting).scalar_one())
-
-
-async def _end(children: Sequence[Child], findings: Findings) -> None:
-    """End all processes as an operator would."""
-    for child in children:
-        if code := await child.stop():
-            findings.violated("a process ends well", f"{child.name}: exit code {code}")
-        for code in child.deaths:
-            findings.violated("no process dies of itself", f"{child.name}: exit code {code}")
-        findings.counts["failed_starts"] += child.failed_starts

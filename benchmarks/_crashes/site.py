@@ -106,10 +106,11 @@ def build(
     if nats is not None:
         found["nats"] = nats
     config = folder / "node.toml"
-    config.write_text(_toml(settings) + "".join(f"[{k}]\n{_toml(v)}" for k, v in found.items()))
+    config.write_text(as_toml(settings) + "".join(f"[{k}]\n{as_toml(v)}" for k, v in found.items()))
     return Site(folder, config, url, parties)
 
 
-def _toml(values: Mapping[str, Any]) -> str:
+def as_toml(values: Mapping[str, Any]) -> str:
+    """Return the lines of one table."""
     # JSON's strings, numbers and lists are TOML's.
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())

@@ -72,7 +72,7 @@ class Operator:
     done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     _seen: Checkpoint | None = None
-    _chance: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311
+    _chance: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
 
     async def look(self) -> None:
         """Look at one thing after the other until cancelled."""

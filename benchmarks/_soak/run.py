@@ -16,7 +16,7 @@ import httpx
 from grpc import aio
 from sqlalchemy import Engine, select, text
 
-from benchmarks._crashes.afterwards import Findings, look_at_log
+from benchmarks._crashes.afterwards import Findings, end, look_at_log
 from benchmarks._crashes.site import Site, build
 from benchmarks._faults.children import Child, Life
 from benchmarks._soak.load import Clients, Told
@@ -169,7 +169,7 @@ async def soak(plan: Plan, url: str, folder: Path, told: Told) -> Outcome:
         if not sampling.cancelled():
             findings.violated("all processes can be looked at", repr(sampling.exception()))
         decided = await asyncio.to_thread(_look, site, engine, clients.sent, findings)
-        await _end(children, findings)
+        await end(children, findings)
         taken = [
             (sent - began, decided[audit_id] - sent)
             for audit_id, sent in clients.sent.items()
@@ -261,7 +261,7 @@ def _look(
         look_at_log(connection, rows, findings)
     findings.counts["attempts"] = sum(row.attempts for row in rows)
     numbers = [row.number for row in rows if row.state == DECIDED]
-    chosen = random.Random(1).sample(numbers, min(_VERIFIED, len(numbers)))  # noqa: S311
+    chosen = random.Random(1).sample(numbers, min(_VERIFIED, len(numbers)))  # noqa: S311 - no secret
     for number in chosen:
         _verify(site, engine, number, findings)
     return {row.audit_id: row.decided_at for row in rows if row.state == DECIDED}
@@ -292,15 +292,6 @@ def _size(engine: Engine) -> int:
     with reading(engine) as connection:
         size = text("SELECT pg_database_size(current_database())")
         return int(connection.execute(size).scalar_one())
-
-
-async def _end(children: Sequence[Child], findings: Findings) -> None:
-    """End all processes as an operator would."""
-    for child in children:
-        if code := await child.stop():
-            findings.violated("a process ends well", f"{child.name}: exit code {code}")
-        for code in child.deaths:
-            findings.violated("no process dies of itself", f"{child.name}: exit code {code}")
 
 
 async def _discard(children: Sequence[Child]) -> None:

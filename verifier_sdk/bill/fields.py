@@ -16,7 +16,7 @@ from verifier_sdk.bill.line import Period
 
 _MONEY: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _ZERO: Final = re.compile(r"-?0{1,15}(\.0{1,40})?([eE][+-]?[0-9]{1,6})?", re.ASCII)
-"""OpenAI's costs API writes nothing as `0E-6176`."""
+"""OpenAI's costs API is reported to write nothing as `0E-6176`."""
 _DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _MOST_MONEY: Final = Decimal(10) ** 15
