@@ -115,7 +115,8 @@ class NoteVerifier:
             )
             raise LimitError(msg)
         name, *rest = text.split("+", 2)
-        if len(rest) != 2:
+        # Base64 has a + as well, so that a PEM of two of them comes this far.
+        if len(rest) != 2 or "\n" in text:
             msg = f"found {text[:80]!r}; wanted a verifier key, NAME+HASH+BASE64"
             raise InvalidInputError(msg)
         encoded = rest[1]

@@ -271,7 +271,7 @@ class NatsQueue:
         if isinstance(claim, Claim):
             return NatsJob(message, claim)
         if claim is None or claim > ANNOUNCED_SECONDS:
-            # If anything, it is due so late that it is announced by then.
+            # Another worker has it for so long that it is announced by then, if that one dies.
             await _quietly(message.ack)
         else:
             await _quietly(lambda: message.nak(delay=claim))

@@ -31,6 +31,7 @@ than the settings allow pauses for, so that no other audit comes so far."""
 
 _WORN_OUT: Final = "no attempt came to an end; nothing is said of the provider"
 _MAX_FAILURE: Final = 1000
+_MOMENT_SECONDS: Final = 5.0
 _LOOKED_AT: Final = 64
 """Audits that one claim passes over because their provider's budget is spent."""
 
@@ -120,8 +121,9 @@ def claim_this(engine: Engine, audit_id: bytes, lease: Lease) -> Claim | float |
     """Take this audit if it is due.
 
     Returns:
-        The claim; or after how many seconds to ask again, where it is due later or another
-        worker has it; or None where nothing is left to do.
+        The claim; or after how many seconds to ask again, where another worker has it or it is
+        due in a moment; or None where nothing is to do now: what is due later is announced by
+        then.
 
     Raises:
         StoreUnavailableError: The database does not answer.
@@ -138,7 +140,8 @@ def claim_this(engine: Engine, audit_id: bytes, lease: Lease) -> Claim | float |
     if found is None or found.state not in {QUEUED, RUNNING}:
         return None
     until = found.due_at if found.state == QUEUED else found.claimed_until
-    return max(1.0, float(until or now) - now)
+    seconds = max(1.0, float(until or now) - now)
+    return None if found.state == QUEUED and seconds > _MOMENT_SECONDS else seconds
 
 
 def extend(engine: Engine, claim: Claim, lease: Lease) -> bool:

@@ -24,6 +24,7 @@ from verifier_sdk.node import nats_queue
 from verifier_sdk.node.nats_queue import NatsQueue, NatsSettings
 from verifier_sdk.node.queues import DatabaseQueue, Job, Queue
 from verifier_sdk.node.repeating import repeating
+from verifier_sdk.store import claims
 from verifier_sdk.store.claims import Budget, extend, postpone
 from verifier_sdk.store.reading import find_audit
 from verifier_sdk.store.submissions import ask_for
@@ -342,10 +343,13 @@ async def test_no_more_messages_wait_than_may(
     assert sorted(found) == sorted(ids)
 
 
+@pytest.mark.parametrize("day_seconds", [86_400, 100])
 async def test_audits_that_are_put_off_are_in_nobodys_way(
-    nats_hall: Hall, monkeypatch: pytest.MonkeyPatch
+    nats_hall: Hall, monkeypatch: pytest.MonkeyPatch, day_seconds: int
 ) -> None:
     monkeypatch.setattr(nats_queue, "MOST_ANNOUNCED", 4)
+    # Short ones, as the last minutes of a day are.
+    monkeypatch.setattr(claims, "DAY_SECONDS", day_seconds)
     engine = nats_hall.engine
     kept(engine, 4, priority=50)
     queue = await nats_hall.queue()
