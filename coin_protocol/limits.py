@@ -58,6 +58,12 @@ MAX_TEXT_BYTES: Final = 16 * 1024 * 1024
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 """A receipt or bundle file."""
 
+MAX_COLLECTED_BYTES: Final = 64 * 1024 * 1024
+"""One receipt or bundle among many: the greatest request and answer fit in base64."""
+
+MAX_NOTED_CHARACTERS: Final = 512
+"""A reply's id, as it is noted beside its receipt."""
+
 MAX_SMALL_FILE_PARTS: Final = 1 << 16
 """Objects, lists and commas in a JSON file, however short it is: milliseconds and megabytes."""
 

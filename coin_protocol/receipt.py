@@ -95,7 +95,7 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
     kind = type(message).DESCRIPTOR.name.lower()
     try:
         if raw.lstrip()[:1] == b"{":
-            _check_parts(raw)
+            check_parts(raw)
             json_format.Parse(raw, message, max_recursion_depth=20)
         else:
             message.ParseFromString(raw)
@@ -109,7 +109,7 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
     return message
 
 
-def _check_parts(raw: bytes) -> None:
+def check_parts(raw: bytes) -> None:
     """Check that JSON does not consist of millions of parts, before they are made.
 
     Raises:

@@ -36,6 +36,7 @@ from coin_protocol.cli.common import (
     tier_name,
 )
 from coin_protocol.collection import Found, collected, is_collection
+from coin_protocol.errors import InvalidInputError
 from coin_protocol.files import read_file
 from coin_protocol.keyset import pinned
 from coin_protocol.offline import CheckedReceipt, verify_receipt
@@ -141,6 +142,12 @@ def _many(reader: _Reader, paths: Sequence[Path], *, as_json: bool) -> int:
         else:
             _print_line(found, checked, outcome)
     code = max((_CODES.get(each, PASSED) for each in counts), key=_SEVERITY.index, default=PASSED)
+    if not counts:
+        msg = (
+            f"{', '.join(map(str, paths))}: no receipts; wanted files whose names end in .json, "
+            ".binpb, .receipt, .bundle, .jsonl or .ndjson"
+        )
+        raise InvalidInputError(msg)
     if code == PASSED and not counts["PASS"]:
         # Notes alone: there was nothing to check.
         code = UNDECIDED

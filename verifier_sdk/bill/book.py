@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from coin_protocol.collection import Found, collected
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.v1 import receipt_pb2
 from verifier_sdk.bill.limits import MAX_PROBLEMS, MAX_RECEIPTS
-from verifier_sdk.bill.receipt_files import Found, Problem, read_receipts
 from verifier_sdk.bill.receipts import Examiner, Facts, State
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A receipt that does not count.
+
+    Attributes:
+        origin: File, and line where there are several.
+        reason: Why.
+    """
+
+    origin: str
+    reason: str
 
 
 class ReceiptBook:
@@ -35,14 +48,14 @@ class ReceiptBook:
     @classmethod
     def read(
         cls,
-        paths: Iterable[Path],
+        paths: Sequence[Path],
         examiner: Examiner,
         told: Callable[[int], object] = lambda _: None,
     ) -> ReceiptBook:
         """Read and examine every receipt in these folders and files.
 
         Args:
-            paths: As `read_receipts` takes them.
+            paths: As `collected` takes them.
             examiner: Decides which can be believed.
             told: Is told how many were read.
 
@@ -51,13 +64,9 @@ class ReceiptBook:
             LimitError: There are too many receipts.
         """
         book = cls()
-        for path in paths:
-            for found in read_receipts(path):
-                if isinstance(found, Problem):
-                    book._name(found)
-                else:
-                    book._examine(found, examiner)
-                told(len(book))
+        for found in collected(paths):
+            book._examine(found, examiner)
+            told(len(book))
         return book
 
     def add(self, facts: Facts) -> None:
@@ -106,13 +115,17 @@ class ReceiptBook:
 
     def _examine(self, found: Found, examiner: Examiner) -> None:
         message = found.message
+        if found.problem:
+            self._name(Problem(found.name, found.problem))
+        if message is None:
+            return
         try:
             if isinstance(message, receipt_pb2.Bundle):
-                facts = examiner.bundle(message, found.origin, found.response_id)
+                facts = examiner.bundle(message, found.name, found.response_id)
             else:
-                facts = examiner.receipt(message, found.origin, found.response_id)
+                facts = examiner.receipt(message, found.name, found.response_id)
         except InvalidInputError as error:
-            self._name(Problem(found.origin, str(error)))
+            self._name(Problem(found.name, str(error)))
             return
         self.add(facts)
 

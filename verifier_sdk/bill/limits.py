@@ -25,9 +25,6 @@ MAX_NAME_CHARACTERS: Final = 512
 MAX_RECEIPTS: Final = 2_000_000
 """Receipts whose counts are kept in memory, some two kilobytes each."""
 
-MAX_RECEIPT_BYTES: Final = 64 << 20
-"""One receipt or bundle: the greatest request and answer fit in base64."""
-
 MAX_REQUESTS: Final = 5_000_000
 """Requests whose limits are kept in memory."""
 

@@ -179,8 +179,8 @@ def test_a_receipt_that_does_not_verify_is_named(
     assert done.code == 1
     assert "invalid_receipt" in done.out
     said = "".join(done.said.split())  # long names of files are folded
-    assert "r.jsonl,line1" in said
-    assert "r.jsonl,line2" in said
+    assert "r.jsonl:1" in said
+    assert "r.jsonl:2" in said
     assert acme.name
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coin_protocol.limits import MAX_COLLECTED_BYTES
 from tests.support.command import ROOT
 from verifier_sdk.bill import (
     SHAPES,
@@ -56,7 +57,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert (limits.MAX_RECORD_BYTES, limits.MAX_COLUMNS) == (4 << 20, 1000)
     found = (limits.MAX_LINES, limits.MAX_RECEIPTS, limits.MAX_REQUESTS)
     assert found == (20_000_000, 2_000_000, 5_000_000)
-    assert (limits.MAX_RECEIPT_BYTES, limits.MAX_PRICES_BYTES) == (64 << 20, 4 << 20)
+    assert (MAX_COLLECTED_BYTES, limits.MAX_PRICES_BYTES) == (64 << 20, 4 << 20)
     assert limits.MAX_NAME_CHARACTERS == 512
     for wanted in ("16 GiB; 64 MiB", "4 MiB; 1,000", "20 million; 2 million; 5 million"):
         assert wanted in PAGE
