@@ -156,5 +156,5 @@ def _check_total(reported: Reported) -> None:
     if reasoning and total == wanted + reasoning:
         msg = f"{sums}: reasoning is counted twice; bill {wanted}"
         raise UsageError(UsageCode.REASONING_COUNTED_TWICE, msg)
-    msg = f"{sums}; ask the vendor what the other {abs(total - wanted)} are"
+    msg = f"{sums}; ask the vendor about the difference of {abs(total - wanted)}"
     raise UsageError(UsageCode.TOTAL_DISAGREES, msg)

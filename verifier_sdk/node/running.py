@@ -189,6 +189,7 @@ async def serving(
         )
         port = transport.bind(server, settings.listen, _grpc_tls(settings))
         http = None
+        leaving = asyncio.Event()
         if settings.http_listen is not None:
             workers = transport.Workers(threads=4, queue=256)
             stack.callback(workers.close)
@@ -200,7 +201,7 @@ async def serving(
             )
             app = Front(
                 interface=with_problems(
-                    Starlette(routes=[*routes, *health_routes(partial(_not_ready, engine))])
+                    Starlette(routes=[*routes, *health_routes(partial(_not_ready, engine, leaving))])
                 ),
                 log=None if kept_log is None else log_app(kept_log.log, readers),
                 hosts=Hosts.of(
@@ -221,6 +222,7 @@ async def serving(
         try:
             yield Ports(port, http)
         finally:
+            leaving.set()
             await server.stop(settings.grace_seconds)
 
 
@@ -246,7 +248,9 @@ async def _purge(engine: Engine, days: int) -> None:
         _LOG.info("%d audits are past their retention: receipts and bundles deleted", count)
 
 
-async def _not_ready(engine: Engine) -> str:
+async def _not_ready(engine: Engine, leaving: asyncio.Event) -> str:
+    if leaving.is_set():
+        return "the node is leaving"
     # Anybody may ask, as often as they like: it must cost next to nothing.
     try:
         await asyncio.wait_for(asyncio.to_thread(answers, engine), 2.0)

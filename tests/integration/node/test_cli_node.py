@@ -238,9 +238,11 @@ def test_a_node_that_stops_says_so_for_as_long_as_it_is_told(write: Write) -> No
         while status() == health_pb2.HealthCheckResponse.SERVING:
             time.sleep(0.01)
         assert status() == health_pb2.HealthCheckResponse.NOT_SERVING
-        # Pages and receipts over HTTP are there until the end.
-        url = f"http://127.0.0.1:{node['http_port']}/readyz"
-        assert httpx.get(url, trust_env=False).status_code == 200
+        # Those who ask over HTTP are told the same, and are served until the end.
+        url = f"http://127.0.0.1:{node['http_port']}"
+        reply = httpx.get(f"{url}/readyz", trust_env=False)
+        assert (reply.status_code, reply.text) == (503, "the node is leaving\n")
+        assert httpx.get(f"{url}/livez", trust_env=False).status_code == 200
 
 
 # What is wrong
