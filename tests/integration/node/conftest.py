@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 
 from tests.support.databases import KINDS
 from tests.support.nodes import node_database
+from tests.support.parties import Parties
+from tests.support.workers import Node
 
 
 @pytest.fixture
@@ -34,3 +36,15 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [*os.environ]:
         if variable.startswith("COIN_VERIFIER_"):
             monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def node(parties: Parties, engine: Engine) -> Node:
+    """A node over SQLite."""
+    return Node(parties, engine)
+
+
+@pytest.fixture
+def either_node(parties: Parties, either_engine: Engine) -> Node:
+    """A node over SQLite and over PostgreSQL."""
+    return Node(parties, either_engine)
