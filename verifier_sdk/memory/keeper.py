@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 
 from coin_protocol.database.engine import reading
 from coin_protocol.errors import InvalidInputError, VerificationError
+from coin_protocol.ops.heap import give_back
 from verifier_sdk.memory import queries
 from verifier_sdk.memory.build import write_segment
 from verifier_sdk.memory.header import Header, Listed, Manifest
-from verifier_sdk.memory.heap import give_back
 from verifier_sdk.memory.segment import FLAT_ROWS
 from verifier_sdk.memory.shelf import Shelf
 

@@ -7,16 +7,22 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from sqlalchemy import Engine
 
 from coin_protocol.ops.certificates import certificate_end
 from coin_protocol.ops.exposition import serve_metrics
+from coin_protocol.ops.heap import give_back, share_heaps
 from coin_protocol.ops.logs import configure_logging
 from coin_protocol.ops.tracing import configure_tracing
 from verifier_sdk.node.assembly import open_database
 from verifier_sdk.node.metrics import NodeMetrics
+from verifier_sdk.node.repeating import repeating
 from verifier_sdk.node.settings import NodeSettings
+
+_GIVE_BACK_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ async def running_process(settings: NodeSettings) -> AsyncIterator[Process]:
     configure_logging(
         level=settings.log_level, output=settings.log_format, secrets=settings.secret_values()
     )
+    share_heaps()
     metrics, port = NodeMetrics(), None
     with ExitStack() as stack:
         stack.callback(configure_tracing())
@@ -59,7 +66,8 @@ async def running_process(settings: NodeSettings) -> AsyncIterator[Process]:
         stop = _stop()
         engine = open_database(settings)
         stack.callback(engine.dispose)
-        yield Process(engine, metrics, port, stop)
+        async with repeating(partial(asyncio.to_thread, give_back), _GIVE_BACK_SECONDS):
+            yield Process(engine, metrics, port, stop)
 
 
 def _watch_certificates(settings: NodeSettings, metrics: NodeMetrics) -> None:

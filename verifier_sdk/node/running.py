@@ -201,7 +201,9 @@ async def serving(
             )
             app = Front(
                 interface=with_problems(
-                    Starlette(routes=[*routes, *health_routes(partial(_not_ready, engine, leaving))])
+                    Starlette(
+                        routes=[*routes, *health_routes(partial(_not_ready, engine, leaving))]
+                    )
                 ),
                 log=None if kept_log is None else log_app(kept_log.log, readers),
                 hosts=Hosts.of(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from coin_protocol.ops.heap import give_back
 from tests.unit.memory.conftest import SMALL, MakeNode, vectors
 from verifier_sdk.memory import keeper as keeper_module
-from verifier_sdk.memory.heap import give_back
 
 # In a process of its own: what else lies on the heap of the tests is anybody's guess.
 _HELD = """
 from pathlib import Path
-from verifier_sdk.memory.heap import give_back
+from coin_protocol.ops.heap import give_back
 
 def own():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
