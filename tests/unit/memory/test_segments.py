@@ -23,6 +23,7 @@ from tests.unit.memory.conftest import (
     OTHER_PROFILE,
     PROFILE,
     SHOWN,
+    SMALL,
     MakeNode,
     Node,
     commitment,
@@ -295,3 +296,14 @@ def test_two_databases_share_no_segments(make_node: MakeNode, tmp_path: Path) ->
     memory = SqlMemory(other, profiles=[PROFILE], folder=node.cache)
     assert memory._shelf._folder != node.memory._shelf._folder
     other.dispose()
+
+
+def test_whoever_seals_gives_back(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(keeper_module, "give_back", lambda: given.append(None))
+    node = make_node(sizes=SMALL)
+    node.remember(0, vectors(SMALL.seal_rows))
+    assert node.memory.maintain()
+    assert len(given) == 1
+    assert node.memory.maintain()
+    assert len(given) == 1

@@ -1,7 +1,9 @@
-"""Freed memory goes back to the system after a segment was built."""
+"""Freed memory goes back to the system, and threads share their heaps."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from coin_protocol.ops.heap import give_back
-from tests.unit.memory.conftest import SMALL, MakeNode, vectors
-from verifier_sdk.memory import keeper as keeper_module
 
 # In a process of its own: what else lies on the heap of the tests is anybody's guess.
 _HELD = """
@@ -45,12 +45,49 @@ def test_it_may_be_done_at_any_time() -> None:
     give_back()
 
 
-def test_whoever_seals_gives_back(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[None] = []
-    monkeypatch.setattr(keeper_module, "give_back", lambda: given.append(None))
-    node = make_node(sizes=SMALL)
-    node.remember(0, vectors(SMALL.seal_rows))
-    assert node.memory.maintain()
-    assert len(given) == 1
-    assert node.memory.maintain()
-    assert len(given) == 1
+# Each thread holds its first memory while the next one takes some.
+_THREADS = """
+import ctypes, sys, threading
+from coin_protocol.ops.heap import share_heaps
+
+if sys.argv[1] == "shared":
+    share_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+there = threading.Barrier(24)
+
+def take():
+    libc.malloc(5000)
+    there.wait()
+
+threads = [threading.Thread(target=take) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_stats()
+"""
+
+
+def heaps(how: str, **environment: str) -> int:
+    """Return how many heaps a process with many threads has."""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_stats"):
+        pytest.skip("glibc alone has them")
+    inherited = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    done = subprocess.run(
+        [sys.executable, "-c", _THREADS, how],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=inherited | environment,
+    )
+    return done.stderr.count("Arena ")
+
+
+def test_threads_share_two_heaps() -> None:
+    assert heaps("each its own") > 2
+    assert heaps("shared") == 2
+
+
+def test_what_the_environment_says_stands() -> None:
+    assert heaps("shared", MALLOC_ARENA_MAX="3") == 3
