@@ -28,12 +28,20 @@ class Replies:
     """
 
     target: str
-    _made: asyncio.Queue[receipt_pb2.Receipt] = field(default_factory=asyncio.Queue)
+    _made: asyncio.Queue[receipt_pb2.Receipt | None] = field(default_factory=asyncio.Queue)
     _wanted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
     async def take(self) -> receipt_pb2.Receipt:
-        """Return one that nobody has had; another one is made instead."""
+        """Return one that nobody has had; another one is made instead.
+
+        Raises:
+            ConnectionError: The provider's process ended.
+        """
         receipt = await self._made.get()
+        if receipt is None:
+            self._made.put_nowait(None)
+            msg = "the provider's process ended"
+            raise ConnectionError(msg)
         self._wanted.release()
         return receipt
 
@@ -49,17 +57,21 @@ class Replies:
             asked: To the provider's process.
             given: From it.
         """
-        while True:
-            await self._wanted.acquire()
-            count = 1
-            while count < _ASKED and not self._wanted.locked():
+        try:
+            while True:
                 await self._wanted.acquire()
-                count += 1
-            asked.write(b"%d\n" % count)
-            for _ in range(count):
-                (length,) = LENGTH.unpack(await given.readexactly(LENGTH.size))
-                raw = await given.readexactly(length)
-                self._made.put_nowait(receipt_pb2.Receipt.FromString(raw))
+                count = 1
+                while count < _ASKED and not self._wanted.locked():
+                    await self._wanted.acquire()
+                    count += 1
+                asked.write(b"%d\n" % count)
+                for _ in range(count):
+                    (length,) = LENGTH.unpack(await given.readexactly(LENGTH.size))
+                    raw = await given.readexactly(length)
+                    self._made.put_nowait(receipt_pb2.Receipt.FromString(raw))
+        finally:
+            # Whoever waits for one is told that none will come.
+            self._made.put_nowait(None)
 
     @property
     def ahead(self) -> int:

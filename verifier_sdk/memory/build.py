@@ -23,8 +23,9 @@ from verifier_sdk.memory.vectors import Rows
 
 _LOG = logging.getLogger(__name__)
 
-_PAGE: Final = 16_384
-"""Rows read in one transaction: a longer one would keep SQLite's log from being emptied."""
+_PAGE: Final = 2048
+"""Rows read in one transaction: a longer one would keep SQLite's log from being emptied, and
+objects for many rows at a time leave Python's heap full of holes."""
 
 _OWNER_BYTES: Final = 4
 
