@@ -1,8 +1,8 @@
 """Keep what the C library holds of memory near what is in use, in processes that run for months.
 
-glibc's malloc has a heap for every few threads, up to eight a core, and keeps what was freed in
-each for the next time. With many threads that take and free at random it grows for days: in half
-an hour of audits the free part grew from 10 to 60 MB, what was in use not at all.
+glibc's malloc has a heap for every few threads, up to eight a core, and keeps what was freed for
+the next time. It gives back the free end of the first heap alone: in half an hour of audits the
+others grew from 10 to 60 MB, what was in use not at all.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from functools import cache
 from typing import Any, Final
 
 _M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
 _SET_BY: Final = frozenset({"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"})
 
 
-def share_heaps() -> None:
-    """Have all threads that start from now on share two heaps, unless the environment says how.
+def share_heap() -> None:
+    """Have all threads that start from now on share one heap, unless the environment says how many.
 
     Threads of Python seldom take memory at the same time. Where it cannot be, do nothing.
     """
     set_option = _function("mallopt", ctypes.c_int, ctypes.c_int)
     if set_option is not None and not _SET_BY & os.environ.keys():
-        set_option(_M_ARENA_MAX, _ARENAS)
+        set_option(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Hand the pages of all heaps that nobody uses to the system; where that cannot be, do nothing.
+    """Hand the pages of the heap that nobody uses to the system; where that cannot be, do nothing.
 
     It takes milliseconds, during which no thread gets memory.
     """

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from coin_protocol.ops.certificates import certificate_end
 from coin_protocol.ops.exposition import serve_metrics
-from coin_protocol.ops.heap import give_back, share_heaps
+from coin_protocol.ops.heap import give_back, share_heap
 from coin_protocol.ops.logs import configure_logging
 from coin_protocol.ops.tracing import configure_tracing
 from verifier_sdk.node.assembly import open_database
@@ -54,7 +54,7 @@ async def running_process(settings: NodeSettings) -> AsyncIterator[Process]:
     configure_logging(
         level=settings.log_level, output=settings.log_format, secrets=settings.secret_values()
     )
-    share_heaps()
+    share_heap()
     metrics, port = NodeMetrics(), None
     with ExitStack() as stack:
         stack.callback(configure_tracing())
