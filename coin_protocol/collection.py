@@ -96,37 +96,34 @@ def _file(path: Path) -> Iterator[Found]:
     try:
         with path.open("rb") as file:
             if path.suffix.lower() not in LINES:
-                yield from _entry(str(path), file.read(MAX_COLLECTED_BYTES + 1))
+                yield _entry(str(path), file.read(MAX_COLLECTED_BYTES + 1))
                 return
             number = 0
             while line := file.readline(MAX_COLLECTED_BYTES + 1):
                 number += 1
-                yield from _entry(f"{path}:{number}", line)
+                if line.strip():
+                    yield _entry(f"{path}:{number}", line)
                 while len(line) > MAX_COLLECTED_BYTES and not line.endswith(b"\n"):
                     line = file.readline(MAX_COLLECTED_BYTES + 1)
     except OSError as error:
         yield Found(str(path), problem=f"cannot be read: {error.strerror}")
 
 
-def _entry(name: str, raw: bytes) -> Iterator[Found]:
-    """Yield what a file, or a line, holds: nothing where it is empty."""
+def _entry(name: str, raw: bytes) -> Found:
+    """Return what a file, or a line, holds."""
     if len(raw) > MAX_COLLECTED_BYTES:
-        yield Found(name, problem=f"more than {MAX_COLLECTED_BYTES} bytes")
-        return
-    if not raw.strip():
-        return
+        return Found(name, problem=f"more than {MAX_COLLECTED_BYTES} bytes")
     response_id, bundle = "", raw.startswith(_BUNDLE_HEAD)
     try:
         if raw.lstrip()[:1] == b"{":
             document = _parsed(raw)
             response_id = _noted(document)
             if not document.keys() & {"receipt", "format"} and document.keys() & _OF_NOTES:
-                yield Found(name, response_id)
-                return
+                return Found(name, response_id)
             raw, bundle = _unwrapped(raw, document)
-        yield Found(name, response_id, read_bundle(raw) if bundle else read_receipt(raw))
+        return Found(name, response_id, read_bundle(raw) if bundle else read_receipt(raw))
     except InvalidInputError as error:
-        yield Found(name, response_id, problem=str(error))
+        return Found(name, response_id, problem=str(error))
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
