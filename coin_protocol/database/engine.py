@@ -26,6 +26,10 @@ from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 _STATEMENTS: Final = 32
 """Prepared statements of one SQLite connection that are kept."""
 
+_CACHE_KIB: Final = 512
+"""Pages that one SQLite connection keeps. Connections that are seldom used fill it within an hour,
+so that what all of them keep has to be little."""
+
 _BUSY_MILLISECONDS: Final = 10_000
 _POSTGRESQL: Final = {
     "connect_timeout": 5,
@@ -172,6 +176,8 @@ def _sqlite(url: URL) -> Engine:
             "foreign_keys=ON",
             "secure_delete=ON",  # what retention deletes is overwritten
             f"busy_timeout={_BUSY_MILLISECONDS}",
+            # The system caches the file as well, for all of them.
+            f"cache_size=-{_CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 
