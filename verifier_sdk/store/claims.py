@@ -32,6 +32,8 @@ than the settings allow pauses for, so that no other audit comes so far."""
 _WORN_OUT: Final = "no attempt came to an end; nothing is said of the provider"
 _MAX_FAILURE: Final = 1000
 _MOMENT_SECONDS: Final = 5.0
+"""What is due sooner is waited for: it might be announced while its message is still there."""
+
 _LOOKED_AT: Final = 64
 """Audits that one claim passes over because their provider's budget is spent."""
 

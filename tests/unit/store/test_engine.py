@@ -62,6 +62,20 @@ def test_a_new_sqlite_file_that_another_is_writing_is_waited_for(tmp_path: Path)
     engine.dispose()
 
 
+def test_a_sqlite_connection_keeps_little(tmp_path: Path) -> None:
+    """Sixteen of them may be open, and each fills its cache sooner or later."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'new.db'}")
+    with engine.connect() as first, engine.connect() as second:
+        last = first.connection.driver_connection
+        for connection in (first, second):
+            # Negative numbers are KiB.
+            assert -1024 <= connection.execute(text("PRAGMA cache_size")).scalar_one() < 0
+    # The one that was given back last is taken again.
+    with engine.connect() as again:
+        assert again.connection.driver_connection is last
+    engine.dispose()
+
+
 def test_tables_of_a_newer_release_are_left_alone(url: str) -> None:
     engine = open_engine(url)
     upgrade(engine, MIGRATIONS)
