@@ -41,11 +41,11 @@ from verifier_sdk.node.intake import Intake
 from verifier_sdk.node.settings import NodeSettings
 from verifier_sdk.store.tables import AUDIT, BY_SHARE, DECIDED, QUEUED
 
-_AUDITS: Final = 48
+_AUDITS: Final = 96
 _RUNS: Final = 3
 _GOAL: Final = 1.8
 _LIMIT_SECONDS: Final = 300.0
-_LOOK_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 1.0
 _QUIET: Final = {"COIN_VERIFIER_LOG_LEVEL": "warning"}
 
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,6 +15,7 @@ from coin_protocol import envelope
 from coin_protocol.checks import Case, Trust, rooted_keys
 from coin_protocol.checks.opened import RETENTION_ENDED
 from coin_protocol.clock import wall_time
+from coin_protocol.embedding import TextEmbedder
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
@@ -29,6 +30,7 @@ from coin_protocol.models import Models
 from coin_protocol.profile import Policy
 from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
+from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
 from verifier_sdk.deciding import (
@@ -51,6 +53,10 @@ from verifier_sdk.verdict import sign_verdict
 if TYPE_CHECKING:
     # Loads torch, which a client that only keeps receipts can do without.
     from verifier_sdk.semantic.reader import ReferenceModel
+
+
+_KEY_SET_SECONDS: Final = 10.0
+"""Age of the key set that an audit may begin with: where it shows too old, it is asked anew."""
 
 
 class Auditor:
@@ -100,6 +106,7 @@ class Auditor:
         self._memory = memory or InMemoryEvidence()
         self._reference = reference
         self._on_round = on_round
+        self._loaded: tuple[Tokenizer, TextEmbedder] | None = None
 
     async def audit(
         self,
@@ -126,22 +133,20 @@ class Auditor:
             PeerUnavailableError: The provider cannot be reached, and the audit is patient.
         """
         check_receipt(receipt)
-        models = self._models
         case = Case(
             receipt=receipt if progress is None else progress.receipt,
             trust=self._trust,
-            profile=models.profile,
+            profile=self._models.profile,
             policy=self._policy,
-            installed=await asyncio.to_thread(lambda: (models.tokenizer, models.embedder)),
+            installed=await self._installed(),
         )
         kept = Progress(progress, keep=keep, patient=patient)
         case = as_planned(kept.restored(case))
-        case = await self._with_newer_keys(case, provider)
+        case = await self._with_newer_keys(case, provider, within=_KEY_SET_SECONDS)
         case, decided = await self._decide(case, provider, kept)
         texts, matches = [], []
         if decided.judgement is not None:
-            texts = await asyncio.to_thread(textual_scores, case, self._reference)
-            matches = await asyncio.to_thread(self._across_sessions, case)
+            texts, matches = await asyncio.to_thread(self._beyond, case)
         verdict = conclude(case, decided, verifier=self.name, texts=texts, matches=matches)
         return receipt_pb2.Bundle(
             format=BUNDLE_FORMAT,
@@ -153,6 +158,13 @@ class Auditor:
             verdict=sign_verdict(verdict, self._signer),
             matches=matches,
         )
+
+    async def _installed(self) -> tuple[Tokenizer, TextEmbedder]:
+        """Return the profile's models, loaded where that holds nobody up."""
+        if self._loaded is None:
+            models = self._models
+            self._loaded = await asyncio.to_thread(lambda: (models.tokenizer, models.embedder))
+        return self._loaded
 
     async def _decide(
         self, case: Case, provider: ProviderClient, kept: Progress
@@ -187,10 +199,17 @@ class Auditor:
             return False
         return keys.owner == case.commitment.provider
 
-    async def _with_newer_keys(self, case: Case, provider: ProviderClient) -> Case:
-        """Take the key set that the provider serves now, where it goes on from the receipt's.
+    async def _with_newer_keys(
+        self, case: Case, provider: ProviderClient, *, within: float = 0.0
+    ) -> Case:
+        """Take the key set that the provider serves, where it goes on from the receipt's.
 
         What a provider signs after a rotation is signed by keys that the receipt cannot list.
+
+        Args:
+            case: With the keys known so far.
+            provider: To ask.
+            within: Seconds that the key set may be old.
         """
 
         def now(issued_at: datetime) -> datetime:
@@ -198,7 +217,7 @@ class Auditor:
             return max(read_time(wall_time()) - skew, issued_at)
 
         try:
-            served = await provider.served_key_set()
+            served = await provider.served_key_set(within=within)
             if served == case.served:
                 return case
             if not rooted_keys(served, self._trust, seen_at=now).continues(case.keys):
@@ -293,6 +312,10 @@ class Auditor:
     def _deadline(self) -> Timestamp:
         end = read_time(wall_time()) + timedelta(seconds=self._policy.deadline_seconds)
         return stamp(end)
+
+    def _beyond(self, case: Case) -> tuple[list[receipt_pb2.Score], list[receipt_pb2.BlockMatch]]:
+        """Look at the texts that were opened, and at other sessions."""
+        return textual_scores(case, self._reference), self._across_sessions(case)
 
     def _across_sessions(self, case: Case) -> list[receipt_pb2.BlockMatch]:
         """Find opened blocks that other sessions of this provider showed, and keep these."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NoReturn
 
 import numpy as np
@@ -104,15 +104,15 @@ def opening_present(case: Case) -> None:
 def inclusion_proofs(case: Case) -> None:
     """Every opened block, embedding and token is where the signed roots put it."""
     for answered in case.openings:
-        for block in answered.opening.blocks:
+        opening, edge = answered.opening, answered.opening.edge
+        for block in opening.blocks:
             _verify_block(case, block.block_index, block.block_proof)
             _verify_fingerprint(case, block)
-        for shown in shown_blocks(answered.opening):
-            for token in shown.tokens:
-                _verify_token(case, shown.block_index, token)
-        edge = answered.opening.edge
+            _verify_tokens(case, block.block_index, block.tokens, block.token_leaf_hashes)
+        for shown in opening.token_blocks:
+            _verify_tokens(case, shown.block_index, shown.tokens)
         _verify_block(case, edge.block_index, edge.block_proof)
-        _verify_token(case, edge.block_index, edge.last_token)
+        _verify_tokens(case, edge.block_index, (edge.last_token,), edge.token_leaf_hashes)
     for whole in case.whole_openings:
         for entry in whole.opening.blocks:
             _verify_block(case, entry.block_index, entry.block_proof)
@@ -129,15 +129,15 @@ def block_counts(case: Case) -> None:
                 f"{len(leaves)} bytes of leaf hashes are shown"
             )
             raise CheckFailure(msg)
-        hashes = _split(leaves)
-        if merkle.root(hashes) != entry.token_root:
+        tree = _leaf_tree(case, leaves)
+        if tree.root() != entry.token_root:
             msg = (
                 f"block {index} counts {entry.token_count} tokens, but as many leaves do not "
                 "give its token root"
             )
             raise CheckFailure(msg)
         for token in tokens:
-            if hashes[token.position] != _token_hash(case, index, token):
+            if tree.leaf_hashes[token.position] != _token_hash(case, index, token):
                 msg = f"leaf {token.position} of block {index} is not the token opened there"
                 raise CheckFailure(msg)
 
@@ -367,6 +367,11 @@ def _split(hashes: bytes) -> list[bytes]:
     return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
 
 
+def _leaf_tree(case: Case, leaves: bytes) -> merkle.IncrementalTree:
+    """Return the tree over leaf hashes in one string, built once."""
+    return case.memo.once(("leaves", leaves), lambda: merkle.IncrementalTree(_split(leaves)))
+
+
 def _fingerprint(case: Case, token: opening_pb2.TokenOpening) -> bytes:
     token_id, row = token.token_id, token.row
     return case.memo.once(
@@ -405,15 +410,33 @@ def _verify_fingerprint(
     )
 
 
-def _verify_token(case: Case, index: int, token: opening_pb2.TokenOpening) -> None:
+def _verify_tokens(
+    case: Case, index: int, tokens: Iterable[opening_pb2.TokenOpening], leaves: bytes = b""
+) -> None:
+    """Check that tokens are leaves of a block, some of which shows all its leaf hashes."""
     entry = case.blocks[index]
-    merkle.verify_inclusion(
-        leaf_hash=_token_hash(case, index, token),
-        index=token.position,
-        size=entry.token_count,
-        proof=list(token.proof),
-        root=entry.token_root,
-    )
+    tree = None
+    if len(leaves) == entry.token_count * HASH_BYTES:
+        tree = _leaf_tree(case, leaves)
+        if tree.root() != entry.token_root:
+            tree = None
+    for token in tokens:
+        leaf_hash, position, proof = _token_hash(case, index, token), token.position, [*token.proof]
+        if (
+            tree is not None
+            and position < len(tree)
+            and leaf_hash == tree.leaf_hashes[position]
+            and proof == tree.inclusion_proof(position)
+        ):
+            # The very proof that this tree gives: hashing up to its root again says no more.
+            continue
+        merkle.verify_inclusion(
+            leaf_hash=leaf_hash,
+            index=position,
+            size=entry.token_count,
+            proof=proof,
+            root=entry.token_root,
+        )
 
 
 def verify_vocabulary(
@@ -424,13 +447,18 @@ def verify_vocabulary(
     if token_id >= size:
         msg = f"token id {token_id} is outside the vocabulary of {size} ids"
         raise CheckFailure(msg)
+    path, root = tuple(proof), case.profile.message.tokenizer.token_table_root
     try:
-        merkle.verify_inclusion(
-            leaf_hash=merkle.leaf_hash(fingerprint),
-            index=token_id,
-            size=size,
-            proof=list(proof),
-            root=case.profile.message.tokenizer.token_table_root,
+        # Half of a text's tokens are few, and are drawn again.
+        case.memo.once(
+            ("row", size, root, token_id, fingerprint, path),
+            lambda: merkle.verify_inclusion(
+                leaf_hash=merkle.leaf_hash(fingerprint),
+                index=token_id,
+                size=size,
+                proof=path,
+                root=root,
+            ),
         )
     except VerificationError as error:
         msg = f"the embedding shown for token {token_id} is not its row of the token table"

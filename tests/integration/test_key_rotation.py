@@ -110,6 +110,40 @@ async def test_a_rotation_in_the_middle_of_an_audit_costs_no_answer(
     assert keys.isdisjoint({reply.receipt.commitment.signatures[0].keyid})
 
 
+async def test_audits_share_a_key_set_until_it_shows_too_old(
+    folder: KeyKeeper, rotating: Provider, parties: Parties
+) -> None:
+    replies = [run_session(rotating) for _ in range(3)]
+    for reply in replies:
+        reply.ready()
+    auditor = parties.auditor(trust=trust_of(folder, parties))
+    asked: list[int] = []
+    async with (
+        serving(rotating) as target,
+        ProviderClient(target, tls=None, timeout=WAIT_SECONDS) as client,
+    ):
+        get = client._stub.GetKeySet
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            asked[-1] += 1
+            return get(*arguments, **options)
+
+        client._stub.GetKeySet = counting  # type: ignore[method-assign]
+        bundles = []
+        for reply in replies:
+            asked.append(0)
+            if reply is replies[-1]:
+                newest = await asyncio.to_thread(rotate, folder)
+            bundles.append(await auditor.audit(reply.receipt, client))
+        verdicts = [read_verdict(bundle.verdict.payload) for bundle in bundles]
+        assert {verdict.outcome for verdict in verdicts} == {PASS}, verdicts
+        assert asked == [1, 0, 1]
+        assert bundles[-1].rounds[0].opening.signatures[0].keyid == newest
+        asked.append(0)
+        await client.served_key_set(within=0.0)
+        assert asked[-1] == 1
+
+
 async def test_a_reply_that_a_rotation_falls_into_is_sound(
     folder: KeyKeeper, rotating: Provider, parties: Parties
 ) -> None:

@@ -256,7 +256,10 @@ def test_upkeep_that_fails_is_logged_and_harms_nobody(
     assert "the database is away" in caplog.text
     monkeypatch.setattr(keeper_module, "write_segment", refuse)
     node.lookup(ASKED)
-    node.memory.close()
+    # Before the memory closes: that would end it sooner.
+    upkeep = node.memory._upkeep
+    assert upkeep is not None
+    upkeep.join()
     assert "AssertionError" in caplog.text
 
 
