@@ -144,7 +144,8 @@ class Auditor:
         case = as_planned(kept.restored(case))
         case = await self._with_newer_keys(case, provider, within=_KEY_SET_SECONDS)
         case, decided = await self._decide(case, provider, kept)
-        texts, matches = [], []
+        texts: list[receipt_pb2.Score] = []
+        matches: list[receipt_pb2.BlockMatch] = []
         if decided.judgement is not None:
             texts, matches = await asyncio.to_thread(self._beyond, case)
         verdict = conclude(case, decided, verifier=self.name, texts=texts, matches=matches)

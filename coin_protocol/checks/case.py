@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -32,6 +32,7 @@ from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", opening_pb2.Challenge, opening_pb2.WholeBlockChallenge)
+A = TypeVar("A", bound="Answered | AnsweredWhole")
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,28 @@ class Case:
             blocks=self.commitment.block_count,
         )
 
+    def check_once(
+        self, check: Callable[[Case, A], None], opened: Iterable[A], *also: object
+    ) -> None:
+        """Check each answer by itself, and none twice: later rounds change nothing of it.
+
+        Args:
+            check: Looks at the answer, profile, commitment, manifest and fingerprints alone.
+            opened: The answers.
+            also: What else it looks at.
+        """
+        for answered in opened:
+            self.memo.once(
+                (check, *self._committed, answered.payload, *also), partial(check, self, answered)
+            )
+
+    @cached_property
+    def _committed(self) -> tuple[bytes, ...]:
+        """What every answer is held against."""
+        manifest = b"" if self.manifest is None else self.manifest.payload
+        receipt = self.receipt
+        return self.profile.raw, receipt.commitment.payload, receipt.fingerprints.payload, manifest
+
     @cached_property
     def refusals(self) -> list[tuple[receipt_pb2.Round, opening_pb2.Refusal]]:
         """The rounds of either kind that were refused, with the refusal parsed."""
@@ -375,6 +398,11 @@ class Answered:
     challenge: opening_pb2.Challenge
 
     @cached_property
+    def payload(self) -> bytes:
+        """The opening as it was signed."""
+        return self.entry.opening.payload
+
+    @cached_property
     def opening(self) -> opening_pb2.Opening:
         """The opening, parsed."""
         return self.case.read_opening(self.entry)
@@ -393,6 +421,11 @@ class AnsweredWhole:
     number: int
     entry: receipt_pb2.Round
     challenge: opening_pb2.WholeBlockChallenge
+
+    @cached_property
+    def payload(self) -> bytes:
+        """The opening as it was signed."""
+        return self.entry.opening.payload
 
     @cached_property
     def opening(self) -> opening_pb2.WholeBlockOpening:

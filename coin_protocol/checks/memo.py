@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -17,9 +17,9 @@ class Memo:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self._found: dict[tuple[Hashable, ...], object] = {}
+        self._found: dict[tuple[object, ...], object] = {}
 
-    def once(self, follows_from: tuple[Hashable, ...], work: Callable[[], T]) -> T:
+    def once(self, follows_from: tuple[object, ...], work: Callable[[], T]) -> T:
         """Return the result of `work`, done once; what it raises is raised each time.
 
         Args:

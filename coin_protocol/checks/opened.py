@@ -103,25 +103,35 @@ def opening_present(case: Case) -> None:
 
 def inclusion_proofs(case: Case) -> None:
     """Every opened block, embedding and token is where the signed roots put it."""
-    for answered in case.openings:
-        opening, edge = answered.opening, answered.opening.edge
-        for block in opening.blocks:
-            _verify_block(case, block.block_index, block.block_proof)
-            _verify_fingerprint(case, block)
-            _verify_tokens(case, block.block_index, block.tokens, block.token_leaf_hashes)
-        for shown in opening.token_blocks:
-            _verify_tokens(case, shown.block_index, shown.tokens)
-        _verify_block(case, edge.block_index, edge.block_proof)
-        _verify_tokens(case, edge.block_index, (edge.last_token,), edge.token_leaf_hashes)
-    for whole in case.whole_openings:
-        for entry in whole.opening.blocks:
-            _verify_block(case, entry.block_index, entry.block_proof)
-            _verify_fingerprint(case, entry)
+    case.check_once(_included, case.openings)
+    case.check_once(_whole_included, case.whole_openings)
+
+
+def _included(case: Case, answered: Answered) -> None:
+    opening, edge = answered.opening, answered.opening.edge
+    for block in opening.blocks:
+        _verify_block(case, block.block_index, block.block_proof)
+        _verify_fingerprint(case, block)
+        _verify_tokens(case, block.block_index, block.tokens, block.token_leaf_hashes)
+    for shown in opening.token_blocks:
+        _verify_tokens(case, shown.block_index, shown.tokens)
+    _verify_block(case, edge.block_index, edge.block_proof)
+    _verify_tokens(case, edge.block_index, (edge.last_token,), edge.token_leaf_hashes)
+
+
+def _whole_included(case: Case, whole: AnsweredWhole) -> None:
+    for entry in whole.opening.blocks:
+        _verify_block(case, entry.block_index, entry.block_proof)
+        _verify_fingerprint(case, entry)
 
 
 def block_counts(case: Case) -> None:
     """Each opened block has exactly as many leaves as it counts tokens."""
-    for index, leaves, tokens in _leaf_lists(case):
+    case.check_once(_counted, case.openings)
+
+
+def _counted(case: Case, answered: Answered) -> None:
+    for index, leaves, tokens in _leaf_lists(answered):
         entry = case.blocks[index]
         if len(leaves) != entry.token_count * HASH_BYTES:
             msg = (
@@ -148,7 +158,12 @@ def leaves_distinct(case: Case) -> None:
     if len(set(roots)) < len(roots):
         msg = f"{len(roots) - len(set(roots))} blocks of {len(roots)} repeat another one's root"
         raise CheckFailure(msg)
-    for index, leaves, _ in _leaf_lists(case):
+    case.check_once(_distinct, case.openings)
+
+
+def _distinct(case: Case, answered: Answered) -> None:
+    del case
+    for index, leaves, _ in _leaf_lists(answered):
         hashes = _split(leaves)
         if len(set(hashes)) < len(hashes):
             repeated = len(hashes) - len(set(hashes))
@@ -158,37 +173,40 @@ def leaves_distinct(case: Case) -> None:
 
 def token_rows(case: Case) -> None:
     """Each opened embedding is that id's row of the profile's token table."""
-    for answered in case.openings:
-        opening = answered.opening
-        tokens = [token for block in shown_blocks(opening) for token in block.tokens]
-        for token in [*tokens, opening.edge.last_token]:
-            fingerprint = _fingerprint(case, token)
-            verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
+    case.check_once(_rows, case.openings)
+
+
+def _rows(case: Case, answered: Answered) -> None:
+    opening = answered.opening
+    tokens = [token for block in shown_blocks(opening) for token in block.tokens]
+    for token in [*tokens, opening.edge.last_token]:
+        fingerprint = _fingerprint(case, token)
+        verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
 
 
 def window_embeddings(case: Case) -> None:
     """Each opened block has all its window embeddings, well formed and of unit norm."""
+    case.check_once(_windows, _answered(case))
+
+
+def _windows(case: Case, answered: Answered | AnsweredWhole) -> None:
     dimension = window_dimension(case.profile.message.embedding)
-    for answered in _answered(case):
-        for block in answered.opening.blocks:
-            tokens = case.blocks[block.block_index].token_count
-            wanted = -(-tokens // case.profile.message.embedding.window_tokens)
-            if len(block.windows) != wanted:
-                msg = (
-                    f"block {block.block_index} of {tokens} tokens has {len(block.windows)} "
-                    f"window embeddings, wanted {wanted}"
-                )
+    for block in answered.opening.blocks:
+        tokens = case.blocks[block.block_index].token_count
+        wanted = -(-tokens // case.profile.message.embedding.window_tokens)
+        if len(block.windows) != wanted:
+            msg = (
+                f"block {block.block_index} of {tokens} tokens has {len(block.windows)} "
+                f"window embeddings, wanted {wanted}"
+            )
+            raise CheckFailure(msg)
+        norms = np.linalg.norm(dequantise(block.windows, dimension), axis=1)
+        for number, norm in enumerate(norms):
+            (scale,) = struct.unpack("<f", block.windows[number][:SCALE_BYTES])
+            # Rounding moves each number by half a step at most.
+            if abs(norm - 1.0) > 0.5 * scale * dimension**0.5 + 1e-6:
+                msg = f"window {number} of block {block.block_index} has norm {norm:.4f}, wanted 1"
                 raise CheckFailure(msg)
-            norms = np.linalg.norm(dequantise(block.windows, dimension), axis=1)
-            for number, norm in enumerate(norms):
-                (scale,) = struct.unpack("<f", block.windows[number][:SCALE_BYTES])
-                # Rounding moves each number by half a step at most.
-                if abs(norm - 1.0) > 0.5 * scale * dimension**0.5 + 1e-6:
-                    msg = (
-                        f"window {number} of block {block.block_index} has norm {norm:.4f}, "
-                        "wanted 1"
-                    )
-                    raise CheckFailure(msg)
 
 
 def refusal_ledger(case: Case, refusal: opening_pb2.Refusal) -> ExposureLedger:
@@ -353,14 +371,13 @@ def _answered(case: Case) -> Iterator[Answered | AnsweredWhole]:
 
 
 def _leaf_lists(
-    case: Case,
+    answered: Answered,
 ) -> Iterator[tuple[int, bytes, Sequence[opening_pb2.TokenOpening]]]:
     """Yield (block, its leaf hashes in one string, tokens opened in it)."""
-    for answered in case.openings:
-        for block in answered.opening.blocks:
-            yield block.block_index, block.token_leaf_hashes, block.tokens
-        edge = answered.opening.edge
-        yield edge.block_index, edge.token_leaf_hashes, (edge.last_token,)
+    for block in answered.opening.blocks:
+        yield block.block_index, block.token_leaf_hashes, block.tokens
+    edge = answered.opening.edge
+    yield edge.block_index, edge.token_leaf_hashes, (edge.last_token,)
 
 
 def _split(hashes: bytes) -> list[bytes]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from coin_protocol import merkle
-from coin_protocol.checks.case import Case
+from coin_protocol.checks.case import AnsweredWhole, Case
 from coin_protocol.checks.failure import CheckFailure
 from coin_protocol.checks.opened import verify_vocabulary
 from coin_protocol.embedding import quantised_windows, window_dimension, window_texts
@@ -15,7 +13,6 @@ from coin_protocol.encoding import token_leaf
 from coin_protocol.limits import TOKEN_SALT_BYTES
 from coin_protocol.quantise import dequantise
 from coin_protocol.tokenizer import text_of
-from coin_protocol.v1 import opening_pb2
 
 
 def has_whole(case: Case) -> bool:
@@ -30,7 +27,11 @@ def can_embed(case: Case) -> bool:
 
 def whole_leaves(case: Case) -> None:
     """The ids of a block opened whole give its token root."""
-    for block in _blocks(case):
+    case.check_once(_leaves, case.whole_openings)
+
+
+def _leaves(case: Case, whole: AnsweredWhole) -> None:
+    for block in whole.opening.blocks:
         entry = case.blocks[block.block_index]
         ids, salts = list(block.token_ids), block.token_salts
         if len(ids) != entry.token_count or len(salts) != len(ids) * TOKEN_SALT_BYTES:
@@ -66,8 +67,12 @@ def whole_leaves(case: Case) -> None:
 
 def whole_text(case: Case) -> None:
     """The text of a block opened whole is what its ids spell."""
+    case.check_once(_text, case.whole_openings, *case.models)
+
+
+def _text(case: Case, whole: AnsweredWhole) -> None:
     tokenizer, _ = case.models
-    for block in _blocks(case):
+    for block in whole.opening.blocks:
         if block.text != text_of(tokenizer, block.token_ids):
             msg = f"the text shown of block {block.block_index} is not what its ids spell"
             raise CheckFailure(msg)
@@ -75,11 +80,15 @@ def whole_text(case: Case) -> None:
 
 def whole_embedding(case: Case) -> None:
     """The committed window embeddings of a block opened whole are those of its text."""
+    case.check_once(_embedding, case.whole_openings, *case.models, case.policy.raw)
+
+
+def _embedding(case: Case, whole: AnsweredWhole) -> None:
     tokenizer, embedder = case.models
     spec = case.profile.message.embedding
     dimension = window_dimension(spec)
     least = case.policy.message.min_recomputed_cosine
-    for block in _blocks(case):
+    for block in whole.opening.blocks:
         texts = window_texts(tokenizer, spec, block.token_ids)
         wanted = dequantise(quantised_windows(embedder, spec, texts), dimension)
         found = dequantise(block.windows, dimension)
@@ -92,8 +101,3 @@ def whole_embedding(case: Case) -> None:
                 f"cosine {cosines[worst]:.4f} to that of its text, wanted {least}"
             )
             raise CheckFailure(msg)
-
-
-def _blocks(case: Case) -> Iterator[opening_pb2.WholeBlock]:
-    for whole in case.whole_openings:
-        yield from whole.opening.blocks

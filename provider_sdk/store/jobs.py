@@ -254,7 +254,8 @@ def take_abandoned(store: SqlStore, *, besides: Collection[bytes] = ()) -> Aband
             .limit(1)
             .with_for_update(skip_locked=True)
         ).one_or_none()
-        if row is None:
+        # Who began after the living were read is not dead: its sign is there where its session is.
+        if row is None or row.process_id in store.leases.living(connection):
             return None
         connection.execute(
             update(SESSION)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from coin_protocol import envelope
-from coin_protocol.checks import Case, Report, run_checks
+from coin_protocol import envelope, merkle
+from coin_protocol.checks import Case, Report, opened, run_checks
+from coin_protocol.checks import whole as whole_checks
 from coin_protocol.checks.memo import Memo
 from coin_protocol.errors import InvalidInputError, SignatureError
 from coin_protocol.testing.evidence_vectors import ATTACKS
+from coin_protocol.testing.small import SmallModels
 from coin_protocol.testing.world import World
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from tests.support.parties import Parties
@@ -70,6 +73,39 @@ def test_each_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> Non
     for part in ({"manifest": None, "rounds": (), "whole_rounds": ()}, {}):
         assert run_checks(replace(whole, **part)).failed is None  # type: ignore[arg-type]
     assert len(verified) == len(set(verified)) > 5
+
+
+def test_each_answer_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        work = getattr(module, name)
+
+        def noted(*arguments: Any, **named: Any) -> Any:
+            looked.append(name)
+            return work(*arguments, **named)
+
+        monkeypatch.setattr(module, name, noted)
+
+    noting(merkle, "verify_inclusion")
+    noting(opened, "dequantise")
+    noting(whole_checks, "text_of")
+    noting(whole_checks, "quantised_windows")
+    whole = honest(World())
+    grown = replace(whole, whole_rounds=())
+    assert run_checks(grown).failed is None
+    assert {"verify_inclusion", "dequantise"} == set(looked)
+    looked.clear()
+    grown = replace(grown, whole_rounds=whole.whole_rounds)
+    assert run_checks(grown).failed is None
+    assert {"text_of", "quantised_windows"} <= set(looked)
+    looked.clear()
+    assert run_checks(replace(grown)).failed is None
+    assert not looked
+    # Other models may find otherwise.
+    other = SmallModels(whole.profile)
+    assert run_checks(replace(grown, installed=(other.tokenizer, other.embedder))).failed is None
+    assert {"text_of", "quantised_windows"} == set(looked)
 
 
 def test_keys_of_one_trust_are_not_those_of_another() -> None:

@@ -166,9 +166,10 @@ def _run_rows(
     rarity = np.where(full, readers.vocabulary.idf(np.maximum(runs, 0)).sum(axis=1), 0.0)
     count = np.bincount(owner[full], minlength=len(opened))
     weight = np.bincount(owner, rarity, minlength=len(opened))
+    hashes = _hashed(runs)
     for column, text in enumerate((evidence.visible.prompt, evidence.visible.answer), at + 6):
         if text is not None:
-            copied = full & np.isin(_hashed(runs), _hashed(_windows_of(text.ids)))
+            copied = full & _among(hashes, np.sort(_hashed(_windows_of(text.ids))))
             hits = np.bincount(owner[copied], minlength=len(opened))
             rare = np.bincount(owner[copied], rarity[copied], minlength=len(opened))
             rows[:, column] = hits / np.maximum(count, 1)
@@ -189,6 +190,18 @@ def _hashed(runs: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     for column in runs.T.astype(np.uint64):
         found = (found ^ column) * np.uint64(0x9E3779B97F4A7C15)
         found ^= found >> np.uint64(29)
+    return found
+
+
+def _among(
+    hashes: npt.NDArray[np.uint64], ordered: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.bool_]:
+    """Return which hashes are among others that are sorted."""
+    if not len(ordered):
+        return np.zeros(len(hashes), np.bool_)
+    found: npt.NDArray[np.bool_] = (
+        hashes == ordered[np.searchsorted(ordered, hashes).clip(max=len(ordered) - 1)]
+    )
     return found
 
 

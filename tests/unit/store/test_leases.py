@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, insert, update
 
 from coin_protocol.database.engine import reading, writing
 from coin_protocol.v1 import statements_pb2
+from provider_sdk.live import LiveSession
 from provider_sdk.recovery import recover
 from provider_sdk.store import SqlStore
 from provider_sdk.store.leases import Leases
@@ -112,3 +115,26 @@ async def test_processes_an_hour_apart_share_a_database_and_keep_their_sessions(
         with pytest.raises(TimeoutError):
             await soon(lambda: recover(theirs, fast), seconds=1.0)
         assert (await session.abort(statements_pb2.ABORT_REASON_CANCELLED)).choice.commitment
+
+
+async def test_a_process_that_begins_meanwhile_is_not_taken_for_dead(
+    parties: Parties, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping = make_store()
+    if keeping.engine.dialect.name == "sqlite":
+        pytest.skip("on SQLite nobody writes meanwhile")
+    living, sessions = keeping.leases.living, list[LiveSession]()
+    with parties.provider(store=keeping) as keeper, ExitStack() as stack:
+
+        def begun_after(connection: Connection) -> list[str]:
+            found = living(connection)
+            if not sessions:
+                late = stack.enter_context(parties.provider(store=make_store()))
+                sessions.append(opened(late))
+                sessions[0]._written.result(10.0)
+            return found
+
+        monkeypatch.setattr(keeping.leases, "living", begun_after)
+        assert recover(keeper, keeping) == 0
+        ended = await sessions[0].abort(statements_pb2.ABORT_REASON_CANCELLED)
+        assert ended.choice.commitment
