@@ -304,9 +304,9 @@ class Case:
             also: What else it looks at.
         """
         for answered in opened:
-            self.memo.once(
-                (check, *self._committed, answered.payload, *also), partial(check, self, answered)
-            )
+            # The same bytes are something else as an answer of the other kind.
+            seen = check, type(answered), *self._committed, answered.payload, *also
+            self.memo.once(seen, partial(check, self, answered))
 
     @cached_property
     def _committed(self) -> tuple[bytes, ...]:

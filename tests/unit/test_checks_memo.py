@@ -11,6 +11,7 @@ import pytest
 from coin_protocol import envelope, merkle
 from coin_protocol.checks import Case, Report, opened, run_checks
 from coin_protocol.checks import whole as whole_checks
+from coin_protocol.checks.case import Answered, AnsweredWhole
 from coin_protocol.checks.memo import Memo
 from coin_protocol.errors import InvalidInputError, SignatureError
 from coin_protocol.testing.evidence_vectors import ATTACKS
@@ -106,6 +107,20 @@ def test_each_answer_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     other = SmallModels(whole.profile)
     assert run_checks(replace(grown, installed=(other.tokenizer, other.embedder))).failed is None
     assert {"text_of", "quantised_windows"} == set(looked)
+
+
+def test_the_same_bytes_are_looked_at_as_an_answer_of_either_kind() -> None:
+    case = honest(World())
+    seen: list[object] = []
+
+    def look(_: Case, answered: Answered | AnsweredWhole) -> None:
+        seen.append(answered)
+
+    sampled = case.openings[0]
+    other = AnsweredWhole(case, 1, sampled.entry, case.whole_openings[0].challenge)
+    for answered in (sampled, other, sampled, other):
+        case.check_once(look, [answered])
+    assert seen == [sampled, other]
 
 
 def test_keys_of_one_trust_are_not_those_of_another() -> None:
