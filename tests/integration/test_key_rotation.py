@@ -111,7 +111,7 @@ async def test_a_rotation_in_the_middle_of_an_audit_costs_no_answer(
 
 
 async def test_audits_share_a_key_set_until_it_shows_too_old(
-    folder: KeyKeeper, rotating: Provider, parties: Parties
+    folder: KeyKeeper, rotating: Provider, parties: Parties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies = [run_session(rotating) for _ in range(3)]
     for reply in replies:
@@ -128,7 +128,7 @@ async def test_audits_share_a_key_set_until_it_shows_too_old(
             asked[-1] += 1
             return get(*arguments, **options)
 
-        client._stub.GetKeySet = counting  # type: ignore[method-assign]
+        monkeypatch.setattr(client._stub, "GetKeySet", counting)
         bundles = []
         for reply in replies:
             asked.append(0)
