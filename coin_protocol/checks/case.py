@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TypeVar
 
-from google.protobuf.message import Message
-
 from coin_protocol import draw, envelope, statements
 from coin_protocol.checks.memo import Memo
 from coin_protocol.commitment import block_leaf_hashes
@@ -30,7 +28,6 @@ from coin_protocol.root_certificate import CertificateError, RootDomain, certifi
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
 
-M = TypeVar("M", bound=Message)
 C = TypeVar("C", opening_pb2.Challenge, opening_pb2.WholeBlockChallenge)
 A = TypeVar("A", bound="Answered | AnsweredWhole")
 
@@ -187,10 +184,6 @@ class Case:
             lambda: envelope.verify(signed, payload_type, ring),
         )
 
-    def _read(self, read: Callable[[bytes], M], raw: bytes) -> M:
-        """Return a statement, parsed once."""
-        return self.memo.once(("read", read, raw), lambda: read(raw))
-
     @property
     def served(self) -> SignedKeySet:
         """The receipt's key set with its root's certificates."""
@@ -211,7 +204,7 @@ class Case:
     @cached_property
     def commitment(self) -> statements_pb2.Commitment:
         """The commitment, parsed."""
-        return self._read(statements.read_commitment, self.receipt.commitment.payload)
+        return self.memo.read(statements.read_commitment, self.receipt.commitment.payload)
 
     @cached_property
     def commitment_sha256(self) -> bytes:
@@ -223,7 +216,7 @@ class Case:
         """The fingerprints statement, parsed; an empty message until it was made."""
         if not self.receipt.HasField("fingerprints"):
             return statements_pb2.Fingerprints()
-        return self._read(statements.read_fingerprints, self.receipt.fingerprints.payload)
+        return self.memo.read(statements.read_fingerprints, self.receipt.fingerprints.payload)
 
     @cached_property
     def fingerprints_sha256(self) -> bytes:
@@ -234,7 +227,7 @@ class Case:
     def checkpoints(self) -> list[statements_pb2.Checkpoint]:
         """The checkpoints that the client saw, parsed, in the order seen."""
         return [
-            self._read(statements.read_checkpoint, seen.checkpoint.payload)
+            self.memo.read(statements.read_checkpoint, seen.checkpoint.payload)
             for seen in self.receipt.checkpoints
         ]
 
@@ -243,7 +236,7 @@ class Case:
         """The manifest, parsed; an empty message until it was asked for."""
         if self.manifest is None:
             return statements_pb2.Manifest()
-        return self._read(statements.read_manifest, self.manifest.payload)
+        return self.memo.read(statements.read_manifest, self.manifest.payload)
 
     @property
     def blocks(self) -> Sequence[statements_pb2.BlockEntry]:
@@ -270,7 +263,14 @@ class Case:
     def openings(self) -> list[Answered]:
         """The rounds that were answered with an opening."""
         return [
-            Answered(self, number, entry, self.challenge(entry))
+            Answered(
+                number,
+                entry,
+                self.challenge(entry),
+                self.token_counts,
+                self.profile.run_tokens,
+                self.memo,
+            )
             for number, entry in enumerate(self.rounds, 1)
             if entry.HasField("opening")
         ]
@@ -279,7 +279,7 @@ class Case:
     def whole_openings(self) -> list[AnsweredWhole]:
         """The whole-block rounds that were answered with an opening."""
         return [
-            AnsweredWhole(self, number, entry, self.whole_challenge(entry))
+            AnsweredWhole(number, entry, self.whole_challenge(entry), len(self.blocks), self.memo)
             for number, entry in enumerate(self.whole_rounds, 1)
             if entry.HasField("opening")
         ]
@@ -319,7 +319,7 @@ class Case:
     def refusals(self) -> list[tuple[receipt_pb2.Round, opening_pb2.Refusal]]:
         """The rounds of either kind that were refused, with the refusal parsed."""
         return [
-            (entry, self._read(statements.read_refusal, entry.refusal.payload))
+            (entry, self.memo.read(statements.read_refusal, entry.refusal.payload))
             for entry in (*self.rounds, *self.whole_rounds)
             if entry.HasField("refusal")
         ]
@@ -345,11 +345,11 @@ class Case:
 
     def read_opening(self, entry: receipt_pb2.Round) -> opening_pb2.Opening:
         """Return what a round opened."""
-        return self._read(statements.read_opening, entry.opening.payload)
+        return self.memo.read(statements.read_opening, entry.opening.payload)
 
     def read_whole_opening(self, entry: receipt_pb2.Round) -> opening_pb2.WholeBlockOpening:
         """Return the blocks that a round opened whole."""
-        return self._read(statements.read_whole_opening, entry.opening.payload)
+        return self.memo.read(statements.read_whole_opening, entry.opening.payload)
 
     def challenge(self, entry: receipt_pb2.Round) -> opening_pb2.Challenge:
         """Return a round's challenge.
@@ -370,7 +370,7 @@ class Case:
     ) -> C:
         try:
             self._verified(entry.challenge, payload_type, self.trust.verifiers)
-            message = self._read(read, entry.challenge.payload)
+            message = self.memo.read(read, entry.challenge.payload)
         except (SignatureError, StatementError) as error:
             msg = f"a challenge is not a known verifier's, or malformed: {error}"
             raise InvalidInputError(msg) from error
@@ -390,12 +390,25 @@ class Case:
 
 @dataclass(frozen=True)
 class Answered:
-    """A challenge and its opening."""
+    """A challenge and its opening.
 
-    case: Case
+    A case keeps it, and it keeps no case: else what was opened would wait for the cycle collector.
+
+    Attributes:
+        number: Of the round, from 1.
+        entry: As the bundle keeps it.
+        challenge: Parsed.
+        token_counts: Tokens of each block of the commitment.
+        run_tokens: Consecutive tokens that are drawn together.
+        memo: Of the case.
+    """
+
     number: int
     entry: receipt_pb2.Round
     challenge: opening_pb2.Challenge
+    token_counts: Sequence[int]
+    run_tokens: int
+    memo: Memo = field(repr=False, compare=False)
 
     @cached_property
     def payload(self) -> bytes:
@@ -405,22 +418,29 @@ class Answered:
     @cached_property
     def opening(self) -> opening_pb2.Opening:
         """The opening, parsed."""
-        return self.case.read_opening(self.entry)
+        return self.memo.read(statements.read_opening, self.payload)
 
     @cached_property
     def drawn(self) -> draw.Drawn:
         """What nonce and flip draw."""
-        return self.case.drawn_by(self.challenge, self.opening.flip)
+        return draw.drawn_by(
+            self.challenge, self.opening.flip, self.token_counts, run_tokens=self.run_tokens
+        )
 
 
 @dataclass(frozen=True)
 class AnsweredWhole:
-    """A whole-block challenge and its opening."""
+    """A whole-block challenge and its opening; attributes as of `Answered`.
 
-    case: Case
+    Attributes:
+        block_count: Blocks of the commitment.
+    """
+
     number: int
     entry: receipt_pb2.Round
     challenge: opening_pb2.WholeBlockChallenge
+    block_count: int
+    memo: Memo = field(repr=False, compare=False)
 
     @cached_property
     def payload(self) -> bytes:
@@ -430,9 +450,9 @@ class AnsweredWhole:
     @cached_property
     def opening(self) -> opening_pb2.WholeBlockOpening:
         """The opening, parsed."""
-        return self.case.read_whole_opening(self.entry)
+        return self.memo.read(statements.read_whole_opening, self.payload)
 
     @cached_property
     def drawn(self) -> tuple[int, ...]:
         """The blocks that nonce and flip draw."""
-        return draw.drawn_whole_by(self.challenge, self.opening.flip, len(self.case.blocks))
+        return draw.drawn_whole_by(self.challenge, self.opening.flip, self.block_count)

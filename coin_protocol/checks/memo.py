@@ -32,3 +32,7 @@ class Memo:
         except KeyError:
             found = self._found[follows_from] = work()
             return found
+
+    def read(self, read: Callable[[bytes], T], raw: bytes) -> T:
+        """Return a statement, parsed once by a function that takes nothing else into account."""
+        return self.once(("read", read, raw), lambda: read(raw))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -117,7 +119,7 @@ def test_the_same_bytes_are_looked_at_as_an_answer_of_either_kind() -> None:
         seen.append(answered)
 
     sampled = case.openings[0]
-    other = AnsweredWhole(case, 1, sampled.entry, case.whole_openings[0].challenge)
+    other = replace(case.whole_openings[0], entry=sampled.entry)
     for answered in (sampled, other, sampled, other):
         case.check_once(look, [answered])
     assert seen == [sampled, other]
@@ -171,3 +173,20 @@ def test_work_that_fails_is_done_again() -> None:
             memo.once(("work",), work)
     assert [memo.once(("work",), work) for _ in range(3)] == [2, 2, 2]
     assert memo.once(("other",), lambda: 7) == 7
+
+
+def test_what_was_opened_is_let_go_with_its_case() -> None:
+    case = honest(World())
+    gone = weakref.ref(case)
+    gc.collect()
+    gc.disable()
+    try:
+        assert run_checks(case).failed is None
+        case = replace(case, rounds=())
+        assert gone() is None
+        assert run_checks(case).failed is None
+        gone = weakref.ref(case)
+        del case
+        assert gone() is None
+    finally:
+        gc.enable()
