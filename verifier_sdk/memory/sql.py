@@ -110,12 +110,7 @@ class SqlMemory:
             MissingDependencyError: faiss is not installed.
         """
         load_faiss()  # better now than in the middle of an audit
-        # PostgreSQL's statements see what is committed by then, in a transaction or out of one, and
-        # to begin and end one are two more round trips. SQLite's see the same only in one.
-        snapshots = engine.dialect.name == "sqlite"
-        self._engine = (
-            engine if snapshots else engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
+        self._engine = engine
         self._dimensions = {one.digest: window_dimension(one.message.embedding) for one in profiles}
         self._sizes = sizes or Sizes()
         shelf = shelf_folder(engine, folder)
@@ -275,7 +270,7 @@ class SqlMemory:
             raise InvalidInputError(msg) from None
 
     def _recall(self, asked: _Asked, *, patience: int | None) -> list[Recalled | None]:
-        """Look up over one connection: what is committed before it is found."""
+        """Look up in one transaction: what is committed before it is found."""
         found: list[Recalled | None] = []
         with ExitStack() as stack:
             with self._lock:
