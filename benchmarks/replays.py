@@ -228,7 +228,7 @@ class _InProcess:
 
     provider: Provider
 
-    async def served_key_set(self, *, within: float = 0.0) -> SignedKeySet:  # noqa: ARG002 - known
+    async def served_key_set(self, *, within: float = 0.0) -> SignedKeySet:  # noqa: ARG002 - it never changes
         """Return the key set."""
         return SignedKeySet(self.provider.key_set, ())
 
