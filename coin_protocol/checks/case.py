@@ -308,6 +308,27 @@ class Case:
             seen = check, type(answered), *self._committed, answered.payload, *also
             self.memo.once(seen, partial(check, self, answered))
 
+    def check_kept_once(self, check: Callable[[Case], None]) -> None:
+        """Check what needs no challenge, and not again with each answer.
+
+        Args:
+            check: Looks at trust, profile, policy, receipt and manifest alone.
+        """
+
+        def checked() -> Trust:
+            check(self)
+            # Kept with what it led to, so that no other one comes to have its id.
+            return self.trust
+
+        self.memo.once((check, *self._kept), checked)
+
+    @cached_property
+    def _kept(self) -> tuple[object, ...]:
+        """All of the case but what challenges brought."""
+        manifest = b"" if self.manifest is None else self.manifest.SerializeToString()
+        receipt = self.receipt.SerializeToString()
+        return id(self.trust), self.profile.raw, self.policy.raw, receipt, manifest
+
     @cached_property
     def _committed(self) -> tuple[bytes, ...]:
         """What every answer is held against."""

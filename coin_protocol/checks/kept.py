@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Protocol
@@ -30,19 +30,19 @@ class _Dated(Protocol):
 
 def signature(case: Case) -> None:
     """Every statement of the provider is signed by one of its keys."""
-    for signed, payload_type in _provider_envelopes(case):
+    case.check_kept_once(_kept_signed)
+    for signed, payload_type in _answers(case):
+        case.signing_key(signed, payload_type)
+
+
+def _kept_signed(case: Case) -> None:
+    for signed, payload_type in _kept(case):
         case.signing_key(signed, payload_type)
 
 
 def statement(case: Case) -> None:
     """Every statement parses, and every field is within its limits."""
-    if case.keys.owner != case.commitment.provider:
-        msg = (
-            f"the commitment names provider {case.commitment.provider!r}, "
-            f"the key set belongs to {case.keys.owner!r}"
-        )
-        raise CheckFailure(msg)
-    _ = case.fingerprints, case.checkpoints, case.blocks
+    case.check_kept_once(_kept_parses)
     for answered in case.openings:
         _ = answered.opening
     for whole in case.whole_openings:
@@ -50,12 +50,28 @@ def statement(case: Case) -> None:
     _ = case.refusals
 
 
+def _kept_parses(case: Case) -> None:
+    if case.keys.owner != case.commitment.provider:
+        msg = (
+            f"the commitment names provider {case.commitment.provider!r}, "
+            f"the key set belongs to {case.keys.owner!r}"
+        )
+        raise CheckFailure(msg)
+    _ = case.fingerprints, case.checkpoints, case.blocks
+
+
 def key_window(case: Case) -> None:
     """Every signing key was valid when its statement is dated."""
+    case.check_kept_once(_kept_in_window)
+    for signed, payload_type, at in _answers_dated(case):
+        case.signing_key(signed, payload_type).require_valid(at)
+
+
+def _kept_in_window(case: Case) -> None:
     if case.trust.provider_domains:
         # A certificate must have been good when the client saw what it vouches for, too.
         rooted_keys(case.served, case.trust, seen_at=lambda issued_at: _seen_at(case, issued_at))
-    for signed, payload_type, at in _dated(case):
+    for signed, payload_type, at in _kept_dated(case):
         case.signing_key(signed, payload_type).require_valid(at)
 
 
@@ -68,8 +84,19 @@ def profile_known(case: Case) -> None:
             f"this verifier has {case.profile.digest.hex()} ({case.profile.message.name})"
         )
         raise CheckFailure(msg)
+    case.check_kept_once(_kept_algorithms)
+    _require_algorithms(case, _answers(case))
+
+
+def _kept_algorithms(case: Case) -> None:
+    _require_algorithms(case, _kept(case))
+
+
+def _require_algorithms(
+    case: Case, statements: Iterable[tuple[envelope_pb2.Envelope, str]]
+) -> None:
     allowed = case.profile.message.key_algorithms
-    for signed, payload_type in _provider_envelopes(case):
+    for signed, payload_type in statements:
         key = case.signing_key(signed, payload_type).key
         if key.algorithm not in allowed:
             msg = f"key {key.name!r} signs with an algorithm that the profile does not list"
@@ -174,6 +201,10 @@ def saw_checkpoints(case: Case) -> bool:
 
 def checkpoint_prefix(case: Case) -> None:
     """Each checkpoint is of this session and a prefix of the final tree."""
+    case.check_kept_once(_prefixes)
+
+
+def _prefixes(case: Case) -> None:
     full_blocks = case.commitment.reasoning_tokens // case.profile.block_size
     for message in case.checkpoints:
         _require_same("session of a checkpoint", message.session_id, case.commitment.session_id)
@@ -224,6 +255,10 @@ def fingerprints_binding(case: Case) -> None:
 
 def arrival_time(case: Case) -> None:
     """No checkpoint counts more tokens than could have been decoded since the request."""
+    case.check_kept_once(_decoded_in_time)
+
+
+def _decoded_in_time(case: Case) -> None:
     rate = case.policy.message.max_tokens_per_second
     sent = read_time(case.receipt.sent_at)
     started = read_time(case.commitment.started_at)
@@ -242,7 +277,8 @@ def arrival_time(case: Case) -> None:
                 raise CheckFailure(msg, fault=fault)
 
 
-def _provider_envelopes(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str]]:
+def _kept(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str]]:
+    """Yield every statement that was made before a challenge."""
     yield case.receipt.commitment, envelope.COMMITMENT
     if case.receipt.HasField("fingerprints"):
         yield case.receipt.fingerprints, envelope.FINGERPRINTS
@@ -250,6 +286,10 @@ def _provider_envelopes(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str
         yield seen.checkpoint, envelope.CHECKPOINT
     if case.manifest is not None:
         yield case.manifest, envelope.MANIFEST
+
+
+def _answers(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str]]:
+    """Yield every statement that answers a challenge."""
     for rounds, payload_type in (
         (case.rounds, envelope.OPENING),
         (case.whole_rounds, envelope.WHOLE_OPENING),
@@ -261,8 +301,8 @@ def _provider_envelopes(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str
                 yield entry.refusal, envelope.REFUSAL
 
 
-def _dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
-    """Yield every statement of the provider with each time that its key must be valid at.
+def _kept_dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
+    """Yield what was made before a challenge, with each time that its key must be valid at.
 
     A stolen key can be dated back. Where somebody else's clock saw the statement come, its
     time counts too, less what honest clocks may differ by.
@@ -280,6 +320,10 @@ def _dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
     if case.manifest is not None:
         time = read_time(case.manifest_statement.provider_time)
         yield case.manifest, envelope.MANIFEST, time
+
+
+def _answers_dated(case: Case) -> Iterator[tuple[envelope_pb2.Envelope, str, datetime]]:
+    """Yield every answer with each time that its key must be valid at, as `_kept_dated`."""
     answers: list[tuple[receipt_pb2.Round, envelope_pb2.Envelope, str, _Dated]] = []
     for answered in case.openings:
         entry = answered.entry

@@ -16,10 +16,11 @@ from coin_protocol.checks import whole as whole_checks
 from coin_protocol.checks.case import Answered, AnsweredWhole
 from coin_protocol.checks.memo import Memo
 from coin_protocol.errors import InvalidInputError, SignatureError
+from coin_protocol.profile import Policy
 from coin_protocol.testing.evidence_vectors import ATTACKS
 from coin_protocol.testing.small import SmallModels
 from coin_protocol.testing.world import World
-from coin_protocol.v1 import envelope_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, profile_pb2, receipt_pb2
 from tests.support.parties import Parties
 
 
@@ -109,6 +110,43 @@ def test_each_answer_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     other = SmallModels(whole.profile)
     assert run_checks(replace(grown, installed=(other.tokenizer, other.embedder))).failed is None
     assert {"text_of", "quantised_windows"} == set(looked)
+
+
+def test_what_needs_no_challenge_is_looked_at_once_for_all_that_it_follows_from() -> None:
+    case = honest(World())
+    looked: list[Case] = []
+
+    def look(at: Case) -> None:
+        looked.append(at)
+
+    later = replace(case, rounds=(), whole_rounds=())
+    for one in (case, later, replace(case)):
+        one.check_kept_once(look)
+    assert looked == [case]
+
+    receipt = receipt_pb2.Receipt()
+    receipt.CopyFrom(case.receipt)
+    receipt.checkpoints[0].seen_at.seconds += 1
+    manifest = envelope_pb2.Envelope()
+    assert case.manifest is not None
+    manifest.CopyFrom(case.manifest)
+    manifest.signatures[0].sig = bytes(64)
+    message = profile_pb2.Policy()
+    message.CopyFrom(case.policy.message)
+    message.max_tokens_per_second /= 2
+    profile = replace(case.profile, raw=case.profile.raw + b"\n\0")
+    others = [
+        replace(case, receipt=receipt),
+        replace(case, manifest=manifest),
+        replace(case, manifest=None),
+        replace(case, policy=Policy.from_bytes(message.SerializeToString())),
+        replace(case, profile=profile),
+        replace(case, trust=replace(case.trust)),
+    ]
+    for _ in range(2):
+        for one in others:
+            one.check_kept_once(look)
+    assert [id(one) for one in looked[1:]] == [id(one) for one in others]
 
 
 def test_the_same_bytes_are_looked_at_as_an_answer_of_either_kind() -> None:
