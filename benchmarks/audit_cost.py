@@ -9,7 +9,7 @@ the default profile lets no block be opened whole). Prompt and answer are embedd
 where they are kept; `embedding` is what that costs each time they are not. CPU is that of the whole
 process. The floor of the checks is what they cannot do without: each distinct input hashed once, of
 token table proofs too, and each signature verified once. `signature` is what one of those takes on
-this machine: nearly half of the floor.
+this machine: most of the floor.
 """
 
 from __future__ import annotations
