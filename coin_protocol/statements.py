@@ -195,6 +195,7 @@ def _answer_head(message: opening_pb2.Opening | opening_pb2.WholeBlockOpening) -
     _hash("challenge_sha256", message.challenge_sha256)
     _hash("flip", message.flip)
     _within("flip_index", message.flip_index, 1, FLIP_CHAIN_LENGTH)
+    _within("answered", len(message.answered), 0, FLIP_CHAIN_LENGTH)
     _time("provider_time", message)
 
 

@@ -117,6 +117,17 @@ class Answerer:
         enter(record.ledger, step, counts, run_tokens=self.profile.run_tokens)
         return step
 
+    @staticmethod
+    def before(
+        record: SessionRecord, step: opening_pb2.AnsweredChallenge
+    ) -> list[opening_pb2.AnsweredChallenge]:
+        """Return what was given the links before this one, in order; the caller holds the record.
+
+        An opening shows them: no link was passed over for a draw that suits.
+        """
+        earlier = (one for one in record.answered.values() if one.flip_index < step.flip_index)
+        return sorted(earlier, key=lambda one: one.flip_index)
+
     def open(
         self,
         record: SessionRecord,

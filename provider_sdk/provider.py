@@ -310,7 +310,9 @@ class Provider:
         """
         record = self._ready_record(commitment_sha256)
         message = self.answerer.read(record, challenge)
-        opening = self.answerer.open(record, message, self._step(record, challenge, message))
+        step, before = self._step(record, challenge, message)
+        opening = self.answerer.open(record, message, step)
+        opening.answered.extend(before)
         return envelope.sign(opening.SerializeToString(), envelope.OPENING, self.signer)
 
     def answer_whole(
@@ -319,7 +321,9 @@ class Provider:
         """Answer a whole-block challenge; errors as `answer`."""
         record = self._ready_record(commitment_sha256)
         message = self.answerer.read_whole(record, challenge)
-        opening = self.answerer.open_whole(record, message, self._step(record, challenge, message))
+        step, before = self._step(record, challenge, message)
+        opening = self.answerer.open_whole(record, message, step)
+        opening.answered.extend(before)
         return envelope.sign(opening.SerializeToString(), envelope.WHOLE_OPENING, self.signer)
 
     def _ready_record(self, commitment_sha256: bytes) -> SessionRecord:
@@ -329,10 +333,11 @@ class Provider:
 
     def _step(
         self, record: SessionRecord, challenge: envelope_pb2.Envelope, message: Challenge
-    ) -> opening_pb2.AnsweredChallenge:
-        """Give a challenge its place, on disk before anything is opened."""
+    ) -> tuple[opening_pb2.AnsweredChallenge, list[opening_pb2.AnsweredChallenge]]:
+        """Give a challenge its place, on disk before anything is opened; return those before."""
         with self._refusing(record, challenge), self.store.exclusive(record):
-            return self.answerer.step(record, challenge, message)
+            step = self.answerer.step(record, challenge, message)
+            return step, self.answerer.before(record, step)
 
     @contextmanager
     def _refusing(self, record: SessionRecord, challenge: envelope_pb2.Envelope) -> Iterator[None]:

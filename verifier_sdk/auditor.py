@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,10 +16,12 @@ from coin_protocol.checks import Case, Trust, rooted_keys
 from coin_protocol.checks.opened import RETENTION_ENDED
 from coin_protocol.clock import wall_time
 from coin_protocol.embedding import TextEmbedder
+from coin_protocol.encoding import digest
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
     SignatureError,
+    StatementError,
     VerificationError,
 )
 from coin_protocol.keys import read_time
@@ -30,6 +32,7 @@ from coin_protocol.models import Models
 from coin_protocol.profile import Policy
 from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
+from coin_protocol.statements import read_opening, read_refusal, read_whole_opening
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 from verifier_sdk.client import ProviderClient
@@ -54,6 +57,11 @@ if TYPE_CHECKING:
     # Loads torch, which a client that only keeps receipts can do without.
     from verifier_sdk.semantic.reader import ReferenceModel
 
+
+_UNSIGNED: Final = "NOT_SIGNED_BY_PROVIDER"
+_ANOTHERS: Final = "ANSWERS_ANOTHER_CHALLENGE"
+_SPOILT: Final = frozenset({_UNSIGNED, _ANOTHERS, "DOES_NOT_PARSE"})
+"""What the network may have done to an answer."""
 
 _KEY_SET_SECONDS: Final = 10.0
 """Age of the key set that an audit may begin with: where it shows too old, it is asked anew."""
@@ -294,20 +302,38 @@ class Auditor:
         )
         await kept.sending(case, signed, whole=whole)
         entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
-        answer = envelope.WHOLE_OPENING if whole else envelope.OPENING
-        for field, payload_type in (("opening", answer), ("refusal", envelope.REFUSAL)):
-            if entry.HasField(field):  # type: ignore[arg-type]
-                answered = getattr(entry, field)
-                if not _signed_by(case, answered, payload_type):
-                    # By a key of today, if the provider rotated in the middle of the audit.
-                    case = await self._with_newer_keys(case, provider)
-                if not _signed_by(case, answered, payload_type):
-                    # Bytes that nobody signed are evidence against nobody: no answer came.
-                    entry.no_answer = "NOT_SIGNED_BY_PROVIDER"
-                    entry.ClearField(field)  # type: ignore[arg-type]
+        case, entry = await self._believed(case, provider, entry, whole=whole)
+        if entry.no_answer in _SPOILT:
+            # What a network spoilt comes whole the second time: the same challenge is answered
+            # alike, and opens nothing more.
+            entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
+            case, entry = await self._believed(case, provider, entry, whole=whole)
         if entry.HasField("no_answer"):
             entry.no_answer = _blame(case, entry.no_answer)
             kept.require_reached(entry.no_answer)
+        return case, entry
+
+    async def _believed(
+        self, case: Case, provider: ProviderClient, entry: receipt_pb2.Round, *, whole: bool
+    ) -> tuple[Case, receipt_pb2.Round]:
+        """Take bytes that nobody signed, or that answer something else, for no answer."""
+        answer = envelope.WHOLE_OPENING if whole else envelope.OPENING
+        for field, payload_type in (("opening", answer), ("refusal", envelope.REFUSAL)):
+            if not entry.HasField(field):  # type: ignore[arg-type]
+                continue
+            answered = getattr(entry, field)
+            if not _signed_by(case, answered, payload_type):
+                # By a key of today, if the provider rotated in the middle of the audit.
+                case = await self._with_newer_keys(case, provider)
+            spoilt = ""
+            if not _signed_by(case, answered, payload_type):
+                spoilt = _UNSIGNED
+            elif not _answers(case, entry.challenge, answered):
+                spoilt = _ANOTHERS
+            if spoilt:
+                # Evidence against nobody.
+                entry.no_answer = spoilt
+                entry.ClearField(field)  # type: ignore[arg-type]
         return case, entry
 
     def _deadline(self) -> Timestamp:
@@ -339,6 +365,30 @@ def _blame(case: Case, status: str) -> str:
         return status
     promised = read_time(wall_time()) <= read_time(commitment.answers_until)
     return status if promised else RETENTION_ENDED
+
+
+_READERS: Final[
+    Mapping[
+        str,
+        Callable[
+            [bytes],
+            opening_pb2.Opening | opening_pb2.WholeBlockOpening | opening_pb2.Refusal,
+        ],
+    ]
+] = {
+    envelope.OPENING: read_opening,
+    envelope.WHOLE_OPENING: read_whole_opening,
+    envelope.REFUSAL: read_refusal,
+}
+
+
+def _answers(case: Case, challenge: envelope_pb2.Envelope, answer: envelope_pb2.Envelope) -> bool:
+    """Say whether a signed answer is to this challenge, or cannot be read: a check will say so."""
+    try:
+        found = case.memo.read(_READERS[answer.payload_type], answer.payload)
+    except StatementError:
+        return True
+    return found.challenge_sha256 == digest(challenge.payload)
 
 
 def _signed_by(case: Case, signed: envelope_pb2.Envelope, payload_type: str) -> bool:

@@ -15,6 +15,7 @@ from coin_protocol.cli.common import (
     BearerOption,
     CaOption,
     JsonOption,
+    OtherVerifiersOption,
     PolicyOption,
     ProfileOption,
     RootDomainOption,
@@ -26,6 +27,7 @@ from coin_protocol.cli.common import (
     load_policy,
     load_profile,
     load_trust,
+    load_verifiers,
     print_json,
     printable_lines,
     quiet_models,
@@ -62,6 +64,7 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
         Path | None,
         typer.Option(help="Write the bundle here; JSON if the name ends in .json."),
     ] = None,
+    other_verifier: OtherVerifiersOption = None,
     profile: ProfileOption = "default",
     policy: PolicyOption = "default",
     judge: JudgeOption = "policy",
@@ -84,7 +87,7 @@ def audit(  # noqa: PLR0913, PLR0917 - the options of a command
     auditor = _auditor(
         name,
         key,
-        (root, root_domain, ca),
+        (root, root_domain, ca, other_verifier),
         profile,
         policy,
         judge,
@@ -149,7 +152,7 @@ async def _audit(
 def _auditor(
     name: str,
     key: Path,
-    believed: tuple[list[Path] | None, list[str] | None, Path | None],
+    believed: tuple[list[Path] | None, list[str] | None, Path | None, list[str] | None],
     profile: str,
     policy: str,
     judge: str,
@@ -158,7 +161,6 @@ def _auditor(
     on_round: Callable[[str, int], None] | None = None,
 ) -> Auditor:
     quiet_models()
-    from coin_protocol.keyset import pinned
     from coin_protocol.models import Models
     from coin_protocol.signer import signer_from_uri
     from verifier_sdk.auditor import Auditor
@@ -167,6 +169,7 @@ def _auditor(
     from verifier_sdk.semantic.reader import ReferenceModel
 
     signer = signer_from_uri(f"file:{key}", name)
+    roots, domains, authorities, others = believed
     models = Models(load_profile(profile))
     # Load now, not in the first audit.
     _ = models.tokenizer, models.embedder
@@ -180,7 +183,7 @@ def _auditor(
     return Auditor(
         name=name,
         signer=signer,
-        trust=load_trust(*believed, pinned("verifiers", [signer.public])),
+        trust=load_trust(roots, domains, authorities, load_verifiers(signer.public, others)),
         models=models,
         policy=rules,
         judge=chosen,

@@ -167,7 +167,7 @@ class Case:
         # Three checks ask of each statement; of a large opening even its bytes are not free.
         known = self._signers.get(id(signed))
         if known is None or known[1] != payload_type:
-            key = self._verified(signed, payload_type, self.keys)
+            key = self.verified(signed, payload_type, self.keys)
             known = self._signers[id(signed)] = signed, payload_type, key
         return known[2]
 
@@ -176,9 +176,14 @@ class Case:
         """What was asked of this case. Each statement is kept, so that no other has its id."""
         return {}
 
-    def _verified(
+    def verified(
         self, signed: envelope_pb2.Envelope, payload_type: str, ring: KeyRing
     ) -> ListedKey:
+        """Return the key of `ring` that signed a statement; none is verified twice.
+
+        Raises:
+            SignatureError: None did.
+        """
         return self.memo.once(
             ("signed", ring, payload_type, signed.SerializeToString()),
             lambda: envelope.verify(signed, payload_type, ring),
@@ -390,7 +395,7 @@ class Case:
         self, entry: receipt_pb2.Round, payload_type: str, read: Callable[[bytes], C]
     ) -> C:
         try:
-            self._verified(entry.challenge, payload_type, self.trust.verifiers)
+            self.verified(entry.challenge, payload_type, self.trust.verifiers)
             message = self.memo.read(read, entry.challenge.payload)
         except (SignatureError, StatementError) as error:
             msg = f"a challenge is not a known verifier's, or malformed: {error}"
@@ -441,6 +446,11 @@ class Answered:
         """The opening, parsed."""
         return self.memo.read(statements.read_opening, self.payload)
 
+    @property
+    def answers(self) -> bool:
+        """Whether the opening is of this challenge."""
+        return self.opening.challenge_sha256 == digest(self.entry.challenge.payload)
+
     @cached_property
     def drawn(self) -> draw.Drawn:
         """What nonce and flip draw."""
@@ -472,6 +482,11 @@ class AnsweredWhole:
     def opening(self) -> opening_pb2.WholeBlockOpening:
         """The opening, parsed."""
         return self.memo.read(statements.read_whole_opening, self.payload)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the opening is of this challenge."""
+        return self.opening.challenge_sha256 == digest(self.entry.challenge.payload)
 
     @cached_property
     def drawn(self) -> tuple[int, ...]:

@@ -52,22 +52,66 @@ def has_rounds(case: Case) -> bool:
 
 
 def flip(case: Case) -> None:
-    """Each flip is its link of the chain, and no link served two challenges."""
+    """Each flip is its link of the chain, no link served two challenges, none was passed over."""
     used: dict[int, bytes] = {}
+    given: dict[bytes, int] = {}
     for index, flip_bytes, challenge in _flips(case):
         draw.verify_flip(flip=flip_bytes, index=index, anchor=case.commitment.flip_anchor)
         if used.setdefault(index, challenge) != challenge:
             msg = f"flip {index} served two challenges"
             raise CheckFailure(msg)
+        if given.setdefault(challenge, index) != index:
+            msg = f"one challenge was given the flips {given[challenge]} and {index}"
+            raise CheckFailure(msg)
+    unknown = {
+        index for answered in _answering(case) for index in _strangers_before(case, answered)
+    }
+    if unknown:
+        # Nothing worse was found: a link passed over is a lie, whoever else asked.
+        msg = (
+            f"the flips {sorted(unknown)} were given to verifiers that are not known here: the "
+            "provider may have made them up to choose the draw"
+        )
+        raise CheckFailure(
+            msg,
+            fault=receipt_pb2.FAULT_UNSPECIFIED,
+            outcome=receipt_pb2.OUTCOME_INCONCLUSIVE,
+            advice="Ask the other verifiers for their keys, list them, and audit again.",
+        )
+
+
+def _strangers_before(case: Case, answered: Answered | AnsweredWhole) -> Iterator[int]:
+    """Yield the flips before an opening's own that were given to verifiers not known here.
+
+    All that was given them must be shown: else a provider could try links, and take the one whose
+    draw suits it.
+    """
+    opening = answered.opening
+    shown = sorted(earlier.flip_index for earlier in opening.answered)
+    if shown != list(range(1, opening.flip_index)):
+        msg = (
+            f"flip {opening.flip_index} was given, and challenges that were given the flips "
+            f"{shown[:FLIP_CHAIN_LENGTH]} are shown; wanted those of all flips before it"
+        )
+        raise CheckFailure(msg)
+    for earlier in opening.answered:
+        challenge = _read_shown(case, earlier.challenge)
+        _require_ours(case, challenge.fingerprints_sha256)
+        if not _require_signed(case, earlier.challenge):
+            yield earlier.flip_index
 
 
 def indices_as_drawn(case: Case) -> None:
     """Nothing is opened that was not drawn, and nothing twice."""
     for answered in case.openings:
+        if not answered.answers:
+            continue
         opening, drawn, number = answered.opening, answered.drawn, answered.number
         _require_drawn(number, "blocks", opening.blocks, drawn.blocks)
         _require_drawn(number, "token blocks", opening.token_blocks, drawn.token_blocks)
     for whole in case.whole_openings:
+        if not whole.answers:
+            continue
         opened = [block.block_index for block in whole.opening.blocks]
         if len(set(opened)) < len(opened) or not set(opened) <= set(whole.drawn):
             msg = f"blocks {opened[:20]} are opened whole, drawn are {sorted(whole.drawn)}"
@@ -224,16 +268,21 @@ def refusal_ledger(case: Case, refusal: opening_pb2.Refusal) -> ExposureLedger:
             raise CheckFailure(msg)
         seen.add(shown.flip_index)
         _require_signed(case, shown.challenge)
-        raw = shown.challenge.payload
-        if shown.challenge.payload_type == envelope.WHOLE_CHALLENGE:
-            whole = statements.read_whole_challenge(raw)
-            _require_ours(case, whole.fingerprints_sha256)
-            ledger.add_whole(draw.drawn_whole_by(whole, shown.flip, len(case.blocks)))
+        challenge = _read_shown(case, shown.challenge)
+        _require_ours(case, challenge.fingerprints_sha256)
+        if isinstance(challenge, opening_pb2.WholeBlockChallenge):
+            ledger.add_whole(draw.drawn_whole_by(challenge, shown.flip, len(case.blocks)))
         else:
-            challenge = statements.read_challenge(raw)
-            _require_ours(case, challenge.fingerprints_sha256)
             ledger.add(case.drawn_by(challenge, shown.flip), edge=case.edge)
     return ledger
+
+
+def _read_shown(
+    case: Case, shown: envelope_pb2.Envelope
+) -> opening_pb2.Challenge | opening_pb2.WholeBlockChallenge:
+    if shown.payload_type == envelope.WHOLE_CHALLENGE:
+        return case.memo.read(statements.read_whole_challenge, shown.payload)
+    return case.memo.read(statements.read_challenge, shown.payload)
 
 
 def _require_drawn(
@@ -340,34 +389,48 @@ def _require_justified(
 
 def _require_ours(case: Case, fingerprints_sha256: bytes) -> None:
     if fingerprints_sha256 != case.fingerprints_sha256:
-        msg = "the refusal shows a challenge of another commitment"
+        msg = "the answer shows a challenge of another commitment"
         raise CheckFailure(msg)
 
 
 def _flips(case: Case) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield each flip that the provider gave: index, bytes, digest of the challenge."""
-    for answered in _answered(case):
+    shows: list[opening_pb2.Opening | opening_pb2.WholeBlockOpening | opening_pb2.Refusal] = []
+    for answered in _answering(case):
         challenge = digest(answered.entry.challenge.payload)
         yield answered.opening.flip_index, answered.opening.flip, challenge
-    for _, refusal in case.refusals:
-        for shown in refusal.answered:
+        shows.append(answered.opening)
+    shows += [refusal for _, refusal in case.refusals]
+    for message in shows:
+        for shown in message.answered:
             yield shown.flip_index, shown.flip, digest(shown.challenge.payload)
 
 
-def _require_signed(case: Case, shown: envelope_pb2.Envelope) -> None:
-    """Check a challenge that a refusal shows, as far as its verifier is known here."""
+def _require_signed(case: Case, shown: envelope_pb2.Envelope) -> bool:
+    """Check a challenge that the provider shows, if its verifier is known here; say whether."""
     if any(case.keys.find(entry.keyid) is not None for entry in shown.signatures):
-        msg = "the refusal shows a challenge that the provider signed itself"
+        msg = "the answer shows a challenge that the provider signed itself"
         raise CheckFailure(msg)
     known = case.trust.verifiers
     strangers = [entry for entry in shown.signatures if known.find(entry.keyid) is None]
-    if not shown.signatures or len(strangers) < len(shown.signatures):
-        envelope.verify(shown, shown.payload_type, known)
+    if shown.signatures and len(strangers) == len(shown.signatures):
+        return False
+    case.verified(shown, shown.payload_type, known)
+    return True
 
 
 def _answered(case: Case) -> Iterator[Answered | AnsweredWhole]:
     yield from case.openings
     yield from case.whole_openings
+
+
+def _answering(case: Case) -> Iterator[Answered | AnsweredWhole]:
+    """Yield the openings that answer the challenge that they stand beside.
+
+    Another one says nothing of it: whoever keeps the evidence may have put it there, and that no
+    answer came is another check's to say.
+    """
+    return (answered for answered in _answered(case) if answered.answers)
 
 
 def _leaf_lists(

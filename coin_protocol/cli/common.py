@@ -27,7 +27,7 @@ from coin_protocol.errors import (
 )
 from coin_protocol.files import read_file
 from coin_protocol.keys import KeyRing, VerificationKey
-from coin_protocol.keyset import ROOT_KEY_NAME
+from coin_protocol.keyset import ROOT_KEY_NAME, pinned
 from coin_protocol.models import Models
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.root_certificate import RootDomain
@@ -86,6 +86,14 @@ CaOption = Annotated[
         exists=True,
     ),
 ]
+OtherVerifiersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other-verifier",
+        help="NAME=PUBLIC_KEY.pem of another verifier that audits this provider: a commitment "
+        "that one unknown asked about before cannot pass.",
+    ),
+]
 
 
 def load_profile(name: str) -> Profile:
@@ -128,6 +136,17 @@ def load_trust(
             for domain in domains or ()
         ],
     )
+
+
+def load_verifiers(own: VerificationKey, others: list[str] | None) -> KeyRing:
+    """Return a verifier's key and those that `--other-verifier` names.
+
+    Raises:
+        InvalidInputError: A value is not NAME=PATH, or a file is no public key.
+    """
+    named = read_named_files(others or [])
+    keys = (VerificationKey.from_pem(name, pem) for name, pem in named.items())
+    return pinned("verifiers", [own, *keys])
 
 
 def read_named_files(values: list[str]) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from coin_protocol.cli.common import (
     UNDECIDED,
     CaOption,
     JsonOption,
+    OtherVerifiersOption,
     PolicyOption,
     ProfileOption,
     RootDomainOption,
@@ -24,6 +25,7 @@ from coin_protocol.cli.common import (
     load_policy,
     load_profile,
     load_trust,
+    load_verifiers,
     outcome_name,
     print_json,
     printable,
@@ -35,7 +37,7 @@ from coin_protocol.cli.common import (
 from coin_protocol.cli.receipts import print_checks, receipt_verify
 from coin_protocol.errors import InvalidInputError, MissingDependencyError
 from coin_protocol.files import read_file
-from coin_protocol.keyset import pinned_verifiers
+from coin_protocol.keys import VerificationKey
 from coin_protocol.models import Models
 from coin_protocol.offline import verify_bundle
 from coin_protocol.profile import Policy
@@ -71,6 +73,7 @@ def bundle_verify(  # noqa: PLR0913, PLR0917 - the options of a command
         Path,
         typer.Option(help="Verifier's public key (PEM) that you pin."),
     ],
+    other_verifier: OtherVerifiersOption = None,
     root: RootOption = None,
     root_domain: RootDomainOption = None,
     ca: CaOption = None,
@@ -101,8 +104,8 @@ def bundle_verify(  # noqa: PLR0913, PLR0917 - the options of a command
     """
     bundle = read_bundle(read_file(file))
     name = parse(receipt_pb2.Verdict, bundle.verdict.payload).verifier or "verifier"
-    verifiers = pinned_verifiers({name: read_file(verifier_key)})
-    trust = load_trust(root, root_domain, ca, verifiers)
+    own = VerificationKey.from_pem(name, read_file(verifier_key))
+    trust = load_trust(root, root_domain, ca, load_verifiers(own, other_verifier))
     rules = load_policy(policy)
     loaded = load_profile(profile)
     quiet_models()

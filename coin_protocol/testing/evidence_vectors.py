@@ -56,7 +56,6 @@ from coin_protocol.testing.small import (
 from coin_protocol.testing.world import (
     ANSWER_TOKENS,
     START,
-    VERIFIER,
     Audit,
     World,
 )
@@ -98,19 +97,22 @@ class Attack:
 
 def evidence_vectors() -> dict[str, bytes]:
     """Return the files of all vectors, by path below `coin_protocol/`."""
-    return {f"{FOLDER}/{attack.name}.json": _document(attack) for attack in ATTACKS}
+    return {f"{FOLDER}/{attack.name}.json": document(attack) for attack in ATTACKS}
 
 
-def _document(attack: Attack) -> bytes:
+def document(attack: Attack) -> bytes:
+    """Return an audit, and what the checks must say of it, as a JSON vector."""
     case = attack.make()
     honest = attack.failed is None
     fault = _NOBODY if honest else attack.fault
     outcome = receipt_pb2.OUTCOME_UNSPECIFIED if honest else attack.outcome
-    document = {
+    parts = {
         "name": attack.name,
         "about": attack.about,
         "provider_roots": [public_pem(key).decode() for key in case.trust.provider_roots],
-        "verifiers": {VERIFIER: public_pem(World().signer(VERIFIER).public).decode()},
+        "verifiers": {
+            listed.key.name: public_pem(listed.key).decode() for listed in case.trust.verifiers.keys
+        },
         "profile": _base64(case.profile.raw),
         "policy": _base64(case.policy.raw),
         "receipt": _exact(case.receipt),
@@ -124,7 +126,7 @@ def _document(attack: Attack) -> bytes:
             "tiers": [receipt_pb2.Tier.Name(tier) for tier in attack.tiers],
         },
     }
-    return (json.dumps(document, indent=2) + "\n").encode()
+    return (json.dumps(parts, indent=2) + "\n").encode()
 
 
 def _exact(message: Message) -> str:

@@ -224,9 +224,9 @@ class Reply:
     """One reply: the client's receipt, and the manifest and opener that the provider has."""
 
     world: World
-    receipt: receipt_pb2.Receipt
-    manifest: envelope_pb2.Envelope
-    opener: Opener
+    receipt: receipt_pb2.Receipt = field(repr=False)
+    manifest: envelope_pb2.Envelope = field(repr=False)
+    opener: Opener = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ class Audit:
     """A reply and the rounds so far. `ask` and `ask_whole` return a new audit with one more."""
 
     reply: Reply
-    rounds: tuple[receipt_pb2.Round, ...] = ()
-    whole_rounds: tuple[receipt_pb2.Round, ...] = ()
+    rounds: tuple[receipt_pb2.Round, ...] = field(default=(), repr=False)
+    whole_rounds: tuple[receipt_pb2.Round, ...] = field(default=(), repr=False)
 
     @property
     def world(self) -> World:
@@ -279,6 +279,7 @@ class Audit:
             token_blocks=[opener.token_block(block) for block in drawn.token_blocks],
             edge=opener.edge(),
             provider_time=stamp(START + timedelta(hours=1)),
+            answered=self.answered(),
         )
         edit_opening(opening)
         entry = self._round(signed)
@@ -318,12 +319,33 @@ class Audit:
                 for index in draw.drawn_whole_by(challenge, flip, len(opener.token_counts))
             ],
             provider_time=stamp(START + timedelta(hours=1)),
+            answered=self.answered(),
         )
         edit_opening(opening)
         entry = self._round(signed)
         entry.opening.CopyFrom(self.world.sign(opening, envelope.WHOLE_OPENING))
         edit_round(entry)
         return replace(self, whole_rounds=(*self.whole_rounds, entry))
+
+    def answered(self) -> list[opening_pb2.AnsweredChallenge]:
+        """Return the challenges that were answered so far, in the order of their links."""
+        kinds = (
+            (opening_pb2.Opening, self.rounds),
+            (opening_pb2.WholeBlockOpening, self.whole_rounds),
+        )
+        found = []
+        for kind, rounds in kinds:
+            for entry in rounds:
+                if entry.HasField("opening"):
+                    opening = kind.FromString(entry.opening.payload)
+                    found.append(
+                        opening_pb2.AnsweredChallenge(
+                            challenge=entry.challenge,
+                            flip_index=opening.flip_index,
+                            flip=opening.flip,
+                        )
+                    )
+        return sorted(found, key=lambda one: one.flip_index)
 
     def case(self) -> Case:
         """Return the evidence so far."""
@@ -340,7 +362,7 @@ class Audit:
         )
 
     def _flip(self) -> tuple[int, bytes]:
-        index = len(self.rounds) + len(self.whole_rounds) + 1
+        index = len(self.answered()) + 1
         return index, draw.flip_for(self.world.random("flip", 32), index)
 
     def _round(self, challenge: envelope_pb2.Envelope) -> receipt_pb2.Round:

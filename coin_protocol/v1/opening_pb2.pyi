@@ -289,6 +289,7 @@ class Opening(_message.Message):
     EDGE_FIELD_NUMBER: _builtins.int
     PROVIDER_TIME_FIELD_NUMBER: _builtins.int
     TOKEN_BLOCKS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     challenge_sha256: _builtins.bytes
     flip_index: _builtins.int
     """Which link of the hash chain this is, 1 for the first challenge ever answered."""
@@ -301,6 +302,12 @@ class Opening(_message.Message):
     def provider_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def token_blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenBlockOpening]: ...
+    @_builtins.property
+    def answered(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnsweredChallenge]:
+        """The challenges that were given the links before this one, all of them: a provider that
+        could pass over a link could choose the draw.
+        """
+
     def __init__(
         self,
         *,
@@ -311,10 +318,11 @@ class Opening(_message.Message):
         edge: Global___EdgeOpening | None = ...,
         provider_time: _timestamp_pb2.Timestamp | None = ...,
         token_blocks: _abc.Iterable[Global___TokenBlockOpening] | None = ...,
+        answered: _abc.Iterable[Global___AnsweredChallenge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge", "provider_time", b"provider_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "edge", b"edge", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time", "token_blocks", b"token_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "edge", b"edge", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time", "token_blocks", b"token_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,6 +418,7 @@ class WholeBlockOpening(_message.Message):
     FLIP_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     PROVIDER_TIME_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     challenge_sha256: _builtins.bytes
     flip_index: _builtins.int
     flip: _builtins.bytes
@@ -417,6 +426,10 @@ class WholeBlockOpening(_message.Message):
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___WholeBlock]: ...
     @_builtins.property
     def provider_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def answered(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnsweredChallenge]:
+        """As in Opening."""
+
     def __init__(
         self,
         *,
@@ -425,10 +438,11 @@ class WholeBlockOpening(_message.Message):
         flip: _builtins.bytes = ...,
         blocks: _abc.Iterable[Global___WholeBlock] | None = ...,
         provider_time: _timestamp_pb2.Timestamp | None = ...,
+        answered: _abc.Iterable[Global___AnsweredChallenge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provider_time", b"provider_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "blocks", b"blocks", "challenge_sha256", b"challenge_sha256", "flip", b"flip", "flip_index", b"flip_index", "provider_time", b"provider_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

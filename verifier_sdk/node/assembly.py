@@ -85,14 +85,18 @@ def open_database(settings: NodeSettings) -> Engine:
 
 
 def load_keys(settings: NodeSettings) -> tuple[Signer, KeyRing]:
-    """Return what signs, and all keys that this verifier ever signed with.
+    """Return what signs; all keys that this verifier ever signed with, and those of others.
 
     Raises:
         ConfigurationError: A key cannot be used.
     """
     signer = signer_from_uri(settings.key.get_secret_value(), settings.name)
     old = [VerificationKey.from_pem(settings.name, read_file(path)) for path in settings.old_keys]
-    return signer, pinned("verifiers", [signer.public, *old])
+    others = [
+        VerificationKey.from_pem(name, read_file(path))
+        for name, path in settings.other_verifiers.items()
+    ]
+    return signer, pinned("verifiers", [signer.public, *old, *others])
 
 
 def load_bench(settings: NodeSettings, models: Models, policy: Policy) -> Bench:

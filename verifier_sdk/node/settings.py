@@ -145,6 +145,11 @@ class NodeSettings(TableSettings):
         max_length=64,
         description="Public keys (PEM) that this verifier signed with before.",
     )
+    other_verifiers: dict[str, Path] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Public keys (PEM), by name, of verifiers that audit the same providers.",
+    )
     profile: str = Field(default="default", description="A profile that ships, or a file.")
     policy: str = Field(default="default", description="A policy that ships, or a file.")
     judge: Path | None = Field(
