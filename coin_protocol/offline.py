@@ -215,6 +215,7 @@ def _compare(claimed: receipt_pb2.Verdict, derived: receipt_pb2.Verdict, *, judg
     if claimed.outcome == receipt_pb2.OUTCOME_FAIL and not (opened and claimed.scores):
         msg = "the verdict accuses without a failed check, or without scores of opened blocks"
         raise VerificationError(msg)
-    if claimed.outcome != receipt_pb2.OUTCOME_FAIL and claimed.fault:
-        msg = "the verdict names a fault though no check failed"
+    accuses = claimed.outcome == receipt_pb2.OUTCOME_FAIL
+    if claimed.fault != (receipt_pb2.FAULT_PROVIDER if accuses else receipt_pb2.FAULT_UNSPECIFIED):
+        msg = "the verdict names another fault than its outcome has where no check failed"
         raise VerificationError(msg)
