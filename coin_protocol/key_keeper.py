@@ -38,8 +38,9 @@ BACKDATED: Final = timedelta(seconds=CLOCK_SKEW_SECONDS)
 """By how much a new key's window begins early: what is signed now may be dated a moment ago, or
 by a clock that lags."""
 
-MIN_OVERLAP: Final = timedelta(minutes=1)
-"""Every process that signs has noticed a rotation by then."""
+MIN_OVERLAP: Final = timedelta(minutes=1) + BACKDATED
+"""Every process that signs has noticed a rotation by then, and what it signed by a clock that is
+ahead of the one that rotates is not dated past the old key's end."""
 
 MAX_WINDOW: Final = timedelta(days=36_500)
 """Longer than any key should live; keeps dates below the year 9999."""

@@ -26,7 +26,7 @@ from coin_protocol.key_keeper import (
 )
 from coin_protocol.keys import ECDSA_P256, ED25519, KeyRing, VerificationKey
 from coin_protocol.keyset import ROOT_KEY_NAME
-from coin_protocol.limits import MAX_KEYS
+from coin_protocol.limits import CLOCK_SKEW_SECONDS, MAX_KEYS
 from coin_protocol.rotation import RotatingSigner
 from coin_protocol.signer import KeySigner, write_private_key
 from coin_protocol.statements import read_key_set
@@ -103,6 +103,17 @@ def test_old_keys_stay_listed_for_old_receipts(folder: KeyKeeper) -> None:
 def test_the_new_key_is_of_the_algorithm_asked_for(folder: KeyKeeper, algorithm: int) -> None:
     key = NewKey(30 * DAY, algorithm)  # type: ignore[arg-type]
     assert folder.rotate(key, HOUR, folder.root(None)).key.algorithm == algorithm
+
+
+def test_what_was_signed_by_a_clock_ahead_stays_good_through_the_shortest_overlap(
+    folder: KeyKeeper,
+) -> None:
+    (before,) = folder.read()[1].keys
+    dated = datetime.now(UTC) + timedelta(seconds=CLOCK_SKEW_SECONDS)
+    folder.rotate(KEY, MIN_OVERLAP, folder.root(None))
+    after = folder.read()[1].find(before.key.keyid)
+    assert after is not None
+    after.require_valid(dated)
 
 
 @pytest.mark.parametrize("overlap", [timedelta(), -HOUR, MIN_OVERLAP / 2, timedelta(days=40_000)])
