@@ -4,7 +4,7 @@ With `--check` nothing is written: the command names each file that differs from
 generator makes, is missing, or is there although no generator makes it, and exits with 1.
 
 A folder with one generated file in it is generated as a whole: other files in it are stray,
-and are removed when the files are written.
+and are removed when the files are written, but for the few in `KEPT`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import Message
 
+from coin_protocol.testing.all_vectors import FOLDER, KEPT, KINDS, index
 from coin_protocol.testing.evidence_vectors import evidence_vectors
 from coin_protocol.testing.merkle_vectors import merkle_vectors
+from coin_protocol.testing.more_evidence_vectors import more_evidence_vectors
 from coin_protocol.testing.profiles import (
     default_policy,
     default_profile,
@@ -44,7 +47,23 @@ def json_files(folder: str, documents: Mapping[str, object]) -> Files:
 
 def merkle_files() -> Files:
     """Return the test vectors of `coin_protocol.merkle`."""
-    return json_files("testing/vectors/merkle", merkle_vectors())
+    return json_files(f"{FOLDER}/merkle", merkle_vectors())
+
+
+def kind_files() -> Files:
+    """Return the test vectors of every other kind but whole audits."""
+    files: Files = {}
+    for folder, documents in KINDS.items():
+        files |= json_files(f"{FOLDER}/{folder}", documents())
+    return files
+
+
+def index_file() -> Files:
+    """Return the index of all vectors."""
+    files: Files = {}
+    for generator in VECTORS:
+        files |= made_by(generator)
+    return index(files)
 
 
 def profile_files() -> Files:
@@ -57,12 +76,24 @@ def profile_files() -> Files:
     }
 
 
-GENERATORS: Final[tuple[Callable[[], Files], ...]] = (
-    profile_files,
+Generator = Callable[[], Files]
+
+VECTORS: Final[tuple[Generator, ...]] = (
     merkle_files,
+    kind_files,
     evidence_vectors,
+    more_evidence_vectors,
 )
+"""Those of `GENERATORS` that make vectors."""
+
+GENERATORS: Final[tuple[Generator, ...]] = (profile_files, *VECTORS, index_file)
 """Each returns its files; no two the same path. A new kind of generated file is one line here."""
+
+
+@cache
+def made_by(generator: Generator) -> Files:
+    """Return the files of a generator, which are always the same. Leave them as they are."""
+    return generator()
 
 
 def generated() -> Files:
@@ -73,7 +104,7 @@ def generated() -> Files:
     """
     files: Files = {}
     for generator in GENERATORS:
-        made = generator()
+        made = made_by(generator)
         twice = sorted(files.keys() & made.keys())
         if twice:
             msg = f"two generators make {twice[0]}; let one of them name it otherwise"
@@ -94,7 +125,7 @@ def differences(files: Files, root: Path) -> dict[str, str]:
     for folder in {(root / name).parent for name in files}:
         for path in folder.iterdir() if folder.is_dir() else ():
             name = path.relative_to(root).as_posix()
-            if path.is_file() and name not in files:
+            if path.is_file() and name not in files and name not in KEPT:
                 found[name] = "stray"
     return dict(sorted(found.items()))
 

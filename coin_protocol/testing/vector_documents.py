@@ -1,8 +1,9 @@
-"""What the generators of Merkle vectors share: documents, leaves, the reference's roots."""
+"""What the generators of vectors share: documents, bytes made up, and of Merkle trees the roots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256, shake_256
 from typing import Final
 
@@ -52,16 +53,90 @@ def document(
     return {"name": name, "about": about, "operation": operation, **shown, "expect": expect}
 
 
+def accepted(
+    name: str,
+    about: str,
+    operation: str,
+    given: Mapping[str, object],
+    value: object = OK,
+    *,
+    never: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Return a vector of an operation that gives a value.
+
+    Args:
+        name: Of the vector and its file.
+        about: Why the case is there, a sentence.
+        operation: What is run.
+        given: What it takes.
+        value: What it returns; `ok` where it only checks.
+        never: What likely mistakes would return, by the mistake.
+    """
+    expect: dict[str, object] = {"value": _hex(value)}
+    if never:
+        expect["never"] = [{"about": key, "value": _hex(wrong)} for key, wrong in never.items()]
+    return _vector(name, about, operation, given, expect)
+
+
+def refused(
+    name: str,
+    about: str,
+    operation: str,
+    given: Mapping[str, object],
+    error: str,
+    **more: str,
+) -> dict[str, object]:
+    """Return a vector of an operation that must end in an error.
+
+    Args:
+        name: Of the vector and its file.
+        about: Why the case is there, a sentence.
+        operation: What is run.
+        given: What it takes.
+        error: The error's name, or a check's code.
+        more: What else is known of the error.
+    """
+    return _vector(name, about, operation, given, {"error": error, **more})
+
+
+def _vector(
+    name: str, about: str, operation: str, given: Mapping[str, object], expect: object
+) -> dict[str, object]:
+    inputs = _hex(given)
+    return {"name": name, "about": about, "operation": operation, "input": inputs, "expect": expect}
+
+
+def in_base64(raw: bytes) -> str:
+    """Return the form in which whole messages, notes and files stand in a vector."""
+    return b64encode(raw).decode()
+
+
+def made(what: str, count: int) -> bytes:
+    """Return `count` bytes that look random and depend on `what` alone."""
+    return shake_256(f"vectors/{what}".encode()).digest(count)
+
+
 def by_file(documents: Iterable[dict[str, object]]) -> Documents:
-    """Return vectors by the name of their file."""
-    return {f"{document['name']}.json": document for document in documents}
+    """Return vectors by the name of their file.
+
+    Raises:
+        ValueError: Two vectors have one name.
+    """
+    files: Documents = {}
+    for found in documents:
+        if files.setdefault(f"{found['name']}.json", found) is not found:
+            msg = f"two vectors are named {found['name']}"
+            raise ValueError(msg)
+    return files
 
 
 def _hex(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_hex(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _hex(entry) for key, entry in value.items()}
     return value
 
 
