@@ -1,0 +1,68 @@
+"""Logs keep to what every log keeps to; those that do not are found out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from coin_protocol.testing.machines.log import LogMachine
+from coin_protocol.testing.machines.rules import RuleBrokenError
+from tests.machines.systems.log_process import ProcessLog
+from tests.machines.systems.log_pure import BROKEN, PureLog
+from tests.machines.systems.log_sqlite import SqliteLog
+
+ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class OfRules(LogMachine):
+    """Over the rules of the core."""
+
+    make = PureLog
+
+
+class OfSqlite(LogMachine):
+    """Over the log of a node."""
+
+    make = SqliteLog
+
+
+class OfProcess(LogMachine):
+    """Over the log of a node's process."""
+
+    make = ProcessLog
+    most_entries = 600
+
+
+TestOfRules = OfRules.TestCase
+
+TestOfSqlite = OfSqlite.TestCase
+TestOfSqlite.settings = settings(ANY, max_examples=max(8, ANY.max_examples // 8))
+
+TestOfProcess = OfProcess.TestCase
+TestOfProcess.settings = settings(
+    ANY,
+    # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+    phases=[Phase.generate],
+    database=None,
+    max_examples=max(3, ANY.max_examples // 30),
+    stateful_step_count=max(10, ANY.stateful_step_count // 4),
+)
+
+SEARCH = settings(
+    ANY,
+    phases=[Phase.generate],
+    max_examples=max(400, ANY.max_examples),
+    database=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_log_that_breaks_a_rule_is_found_out(broken: type[PureLog]) -> None:
+    class Broken(LogMachine):
+        make = broken
+
+    with pytest.raises(RuleBrokenError):
+        run_state_machine_as_test(Broken, settings=SEARCH)

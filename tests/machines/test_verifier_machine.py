@@ -1,0 +1,97 @@
+"""Verifiers keep to what every verifier keeps to; those that do not are found out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from coin_protocol.testing.machines.rules import RuleBrokenError
+from coin_protocol.testing.machines.verifier import ALTERATIONS, VerifierMachine
+from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
+from tests.machines.systems.verifier_process import ProcessVerifier
+from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
+
+ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+ACCUSED = {"another reply's checkpoint", "another reply's fingerprints"}
+"""What clients do that the checks lay at the provider's door."""
+ALLOWED = {name: one for name, one in ALTERATIONS.items() if name not in ACCUSED}
+
+
+class Ours(VerifierMachine):
+    """Over what decides by the checks of the core."""
+
+    alterations = ALLOWED
+
+
+class OfRules(Ours):
+    """Over the rules alone."""
+
+    make = PureVerifier
+
+
+class OfRulesOnABudget(Ours):
+    """Over the rules alone, with few audits a day."""
+
+    make = PureVerifierOfFewAudits
+
+
+class OfNode(Ours):
+    """Over the parts of a node."""
+
+    make = SqliteNode
+
+
+class OfNodeOnABudget(Ours):
+    """Over the parts of a node that makes few audits a day."""
+
+    make = SqliteNodeOfFewAudits
+
+
+class OfProcess(Ours):
+    """Over a process of `coin verifier serve`."""
+
+    make = ProcessVerifier
+    most_receipts = 12
+
+
+TestOfRules = OfRules.TestCase
+TestOfRules.settings = settings(ANY, max_examples=max(10, ANY.max_examples // 2))
+
+TestOfRulesOnABudget = OfRulesOnABudget.TestCase
+TestOfRulesOnABudget.settings = settings(ANY, max_examples=max(10, ANY.max_examples // 3))
+
+TestOfNode = OfNode.TestCase
+TestOfNode.settings = settings(ANY, max_examples=max(4, ANY.max_examples // 25))
+
+TestOfNodeOnABudget = OfNodeOnABudget.TestCase
+TestOfNodeOnABudget.settings = settings(ANY, max_examples=max(2, ANY.max_examples // 50))
+
+TestOfProcess = OfProcess.TestCase
+TestOfProcess.settings = settings(
+    ANY,
+    # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+    phases=[Phase.generate],
+    database=None,
+    max_examples=max(3, ANY.max_examples // 30),
+    stateful_step_count=max(8, ANY.stateful_step_count // 6),
+)
+
+SEARCH = settings(
+    ANY,
+    phases=[Phase.generate],
+    max_examples=max(400, ANY.max_examples),
+    database=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_verifier_that_breaks_a_rule_is_found_out(broken: type[PureVerifier]) -> None:
+    class Broken(Ours):
+        make = broken
+
+    with pytest.raises(RuleBrokenError):
+        run_state_machine_as_test(Broken, settings=SEARCH)
