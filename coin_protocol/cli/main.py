@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from coin_protocol.cli import doctor, evidence, keys, offline, profiles, setup
+from coin_protocol.cli import conformance, doctor, evidence, keys, offline, profiles, setup
 from coin_protocol.cli.common import guarded
 
 _GROUP: Final = "coin.commands"
@@ -31,6 +31,7 @@ def build() -> typer.Typer:
     profiles.add_to(app)
     setup.add_to(app)
     doctor.add_to(app)
+    conformance.add_to(app)
     for entry in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
         try:
             command = entry.load()

@@ -40,6 +40,7 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
     for name in (
         *("keys", "table", "receipt", "bundle", "profile", "policy", "tokenizer"),
         *("provider", "verifier", "audit", "ask", "demo", "bill", "doctor", "evidence", "witness"),
+        "conformance",
     ):
         assert f" {name} " in done.out
 
@@ -69,6 +70,7 @@ def test_the_command_has_the_commands_of_all_packages(coin: Coin) -> None:
         ),
         *(["witness", verb] for verb in ("serve", "key", "init")),
         ["bill", "check"],
+        *(["conformance", verb] for verb in ("provider", "verifier")),
         ["evidence", "verify"],
         ["doctor"],
         ["audit"],
@@ -106,6 +108,7 @@ def test_every_command_explains_itself(coin: Coin, arguments: list[str]) -> None
         ["provider", "replay"],
         ["provider", "replay", "--keys", "missing", "--name", "a", "--verifier", "a=b"],
         ["gateway"],
+        ["conformance", "provider"],
         ["verifier", "serve"],
         ["verifier", "serve", "--key", "k", "--name", "a", "--timeout", "0"],
         ["audit", "receipt"],
