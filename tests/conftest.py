@@ -15,13 +15,13 @@ from coin_protocol.profile import Profile
 from coin_protocol.table import table_path
 from coin_protocol.testing.small import small_profile
 from provider_sdk.provider import Provider
+from tests.support import examples
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.command import Coin, Done
 from tests.support.files import AuditFiles, leave_files
 from tests.support.parties import Parties
 
-# A busy machine is no failure.
-settings.register_profile("coin", deadline=None)
+examples.register()
 settings.load_profile("coin")
 
 

@@ -32,9 +32,15 @@ from coin_protocol.models import Models
 from coin_protocol.profile import Policy
 from coin_protocol.receipt import BUNDLE_FORMAT, check_receipt
 from coin_protocol.signer import Signer
-from coin_protocol.statements import read_opening, read_refusal, read_whole_opening
+from coin_protocol.statements import (
+    read_fingerprints,
+    read_manifest,
+    read_opening,
+    read_refusal,
+    read_whole_opening,
+)
 from coin_protocol.tokenizer import Tokenizer
-from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
+from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
 from verifier_sdk.client import ProviderClient
 from verifier_sdk.deciding import (
     NEAR_DUPLICATE,
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
 
 _UNSIGNED: Final = "NOT_SIGNED_BY_PROVIDER"
 _ANOTHERS: Final = "ANSWERS_ANOTHER_CHALLENGE"
+_ANOTHERS_COMMITMENT: Final = "NAMES_ANOTHER_COMMITMENT"
 _SPOILT: Final = frozenset({_UNSIGNED, _ANOTHERS, "DOES_NOT_PARSE"})
 """What the network may have done to an answer."""
 
@@ -242,6 +249,10 @@ class Auditor:
 
     async def _with_manifest(self, case: Case, provider: ProviderClient) -> Case:
         manifest, fingerprints = await provider.manifest(case.commitment_sha256)
+        for statement, read in ((manifest, read_manifest), (fingerprints, read_fingerprints)):
+            if not _names(case, statement, read):
+                msg = "the provider sent a statement of another commitment than the one asked about"
+                raise PeerUnavailableError(msg, status=_ANOTHERS_COMMITMENT)
         receipt = receipt_pb2.Receipt()
         receipt.CopyFrom(case.receipt)
         if not receipt.HasField("fingerprints"):
@@ -389,6 +400,18 @@ def _answers(case: Case, challenge: envelope_pb2.Envelope, answer: envelope_pb2.
     except StatementError:
         return True
     return found.challenge_sha256 == digest(challenge.payload)
+
+
+def _names(
+    case: Case,
+    signed: envelope_pb2.Envelope,
+    read: Callable[[bytes], statements_pb2.Manifest | statements_pb2.Fingerprints],
+) -> bool:
+    """Say whether a statement names this commitment, or cannot be read: a check will say so."""
+    try:
+        return case.memo.read(read, signed.payload).commitment_sha256 == case.commitment_sha256
+    except StatementError:
+        return True
 
 
 def _signed_by(case: Case, signed: envelope_pb2.Envelope, payload_type: str) -> bool:

@@ -23,6 +23,11 @@ _TOLD_OTHERWISE: Final = (
 )
 
 
+_OF_ANOTHER_SESSION: Final = (
+    "Take the statements of this session: ask provider and client for theirs again."
+)
+
+
 class _Dated(Protocol):
     @property
     def provider_time(self) -> Timestamp: ...
@@ -173,7 +178,7 @@ def has_manifest(case: Case) -> bool:
 def manifest_root(case: Case) -> None:
     """The manifest belongs to the commitment and gives its token root."""
     named = case.manifest_statement.commitment_sha256
-    _require_same("commitment named by the manifest", named, case.commitment_sha256)
+    _require_ours("commitment named by the manifest", named, case.commitment_sha256)
     _require_same("token root of the manifest", case.block_tree.root(), case.commitment.token_root)
 
 
@@ -207,7 +212,7 @@ def checkpoint_prefix(case: Case) -> None:
 def _prefixes(case: Case) -> None:
     full_blocks = case.commitment.reasoning_tokens // case.profile.block_size
     for message in case.checkpoints:
-        _require_same("session of a checkpoint", message.session_id, case.commitment.session_id)
+        _require_ours("session of a checkpoint", message.session_id, case.commitment.session_id)
         _require_same("profile of a checkpoint", message.profile_sha256, case.profile.digest)
         _require_same(
             "client nonce of a checkpoint", message.client_nonce, case.commitment.client_nonce
@@ -240,7 +245,7 @@ def has_fingerprints(case: Case) -> bool:
 
 def fingerprints_binding(case: Case) -> None:
     """The fingerprints statement names this commitment and covers all its blocks."""
-    _require_same(
+    _require_ours(
         "commitment named by the fingerprints",
         case.fingerprints.commitment_sha256,
         case.commitment_sha256,
@@ -353,6 +358,19 @@ def _seen_at(case: Case, issued_at: datetime) -> datetime:
 def _earliest(case: Case, seen: datetime, dated: datetime) -> datetime:
     skew = timedelta(seconds=case.policy.clock_skew_seconds)
     return dated + max(seen - dated - skew, timedelta())
+
+
+def _require_ours(what: str, found: bytes, wanted: bytes) -> None:
+    """Check that a statement is of this session.
+
+    An honest statement of another one may have been put here by whoever keeps the evidence.
+    """
+    try:
+        _require_same(what, found, wanted)
+    except VerificationError as error:
+        raise CheckFailure(
+            str(error), fault=receipt_pb2.FAULT_UNATTRIBUTED, advice=_OF_ANOTHER_SESSION
+        ) from error
 
 
 def _require_same(what: str, found: bytes, wanted: bytes) -> None:

@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.lib.format import write_array
 
 from coin_protocol import checkpoint, envelope, log_leaf, note, statements, table
@@ -47,6 +47,8 @@ from verifier_sdk.bill.check import BillCheck
 from verifier_sdk.memory.header import Header, Manifest
 from verifier_sdk.semantic.model_file import ModelFile
 from verifier_sdk.witness.wire import parse_request, parse_size_answer
+
+M = TypeVar("M", bound=Message)
 
 MAX_BYTES: Final = 65_536
 """Of an input: more finds nothing that less does not."""
@@ -86,8 +88,14 @@ def _same(first: object, second: object) -> None:
         raise DifferentError(msg)
 
 
+def _known(message: M) -> M:
+    """Return a file's message without what JSON has no name for."""
+    message.DiscardUnknownFields()
+    return message
+
+
 def _receipt(raw: bytes) -> None:
-    receipt = read_receipt(raw)
+    receipt = _known(read_receipt(raw))
     _same(read_receipt(to_json(receipt).encode()), receipt)
     check_receipt(receipt)
     at = world()
@@ -95,7 +103,7 @@ def _receipt(raw: bytes) -> None:
 
 
 def _bundle(raw: bytes) -> None:
-    bundle = read_bundle(raw)
+    bundle = _known(read_bundle(raw))
     _same(read_bundle(to_json(bundle).encode()), bundle)
     at = world()
     models = at.models
@@ -122,7 +130,7 @@ def _envelope(raw: bytes) -> None:
 
 
 def _evidence(raw: bytes) -> None:
-    evidence = read_evidence(raw)
+    evidence = _known(read_evidence(raw))
     _same(read_evidence(to_json(evidence).encode()), evidence)
     verify_evidence(evidence, trust=world().trust, log_key=None)
 

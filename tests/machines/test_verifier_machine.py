@@ -7,49 +7,39 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
-from coin_protocol.testing.machines.verifier import ALTERATIONS, VerifierMachine
+from coin_protocol.testing.machines.verifier import VerifierMachine
 from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
 from tests.machines.systems.verifier_process import ProcessVerifier
 from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
-ACCUSED = {"another reply's checkpoint", "another reply's fingerprints"}
-"""What clients do that the checks lay at the provider's door."""
-ALLOWED = {name: one for name, one in ALTERATIONS.items() if name not in ACCUSED}
 
-
-class Ours(VerifierMachine):
-    """Over what decides by the checks of the core."""
-
-    alterations = ALLOWED
-
-
-class OfRules(Ours):
+class OfRules(VerifierMachine):
     """Over the rules alone."""
 
     make = PureVerifier
 
 
-class OfRulesOnABudget(Ours):
+class OfRulesOnABudget(VerifierMachine):
     """Over the rules alone, with few audits a day."""
 
     make = PureVerifierOfFewAudits
 
 
-class OfNode(Ours):
+class OfNode(VerifierMachine):
     """Over the parts of a node."""
 
     make = SqliteNode
 
 
-class OfNodeOnABudget(Ours):
+class OfNodeOnABudget(VerifierMachine):
     """Over the parts of a node that makes few audits a day."""
 
     make = SqliteNodeOfFewAudits
 
 
-class OfProcess(Ours):
+class OfProcess(VerifierMachine):
     """Over a process of `coin verifier serve`."""
 
     make = ProcessVerifier
@@ -90,7 +80,7 @@ SEARCH = settings(
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_verifier_that_breaks_a_rule_is_found_out(broken: type[PureVerifier]) -> None:
-    class Broken(Ours):
+    class Broken(VerifierMachine):
         make = broken
 
     with pytest.raises(RuleBrokenError):

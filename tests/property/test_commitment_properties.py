@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol import merkle
@@ -18,6 +18,7 @@ from coin_protocol.commitment import (
     block_leaf_hashes,
 )
 from coin_protocol.testing.small import VOCABULARY, small_table
+from tests.support.examples import examples
 
 SESSION = SessionSecret(bytes(range(16)), bytes(range(100, 132)))
 IDS = st.lists(st.integers(0, VOCABULARY - 1), max_size=60)
@@ -31,7 +32,7 @@ def committed(chunks: list[list[int]], block_size: int) -> tuple[list[Prefix], T
 
 
 @given(chunks=st.lists(IDS, max_size=6), block_size=st.integers(1, 20))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_chunking_gives_the_same_root_prefixes_and_ids(
     chunks: list[list[int]], block_size: int
 ) -> None:
@@ -46,7 +47,7 @@ def test_any_chunking_gives_the_same_root_prefixes_and_ids(
 
 
 @given(ids=IDS, block_size=st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_every_prefix_is_consistent_with_the_final_tree(ids: list[int], block_size: int) -> None:
     prefixes, tree = committed([ids], block_size)
     leaves = merkle.IncrementalTree(block_leaf_hashes(SESSION.session_id, tree.entries))
@@ -60,7 +61,7 @@ def test_every_prefix_is_consistent_with_the_final_tree(ids: list[int], block_si
 
 
 @given(ids=IDS.filter(bool), at=st.integers(0, 59), other=st.integers(1, VOCABULARY - 1))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_any_other_id_anywhere_gives_another_root(ids: list[int], at: int, other: int) -> None:
     changed = list(ids)
     changed[at % len(ids)] = (changed[at % len(ids)] + other) % VOCABULARY
@@ -74,7 +75,7 @@ def test_any_other_id_anywhere_gives_another_root(ids: list[int], at: int, other
     start=st.integers(0, 8300),
     length=st.integers(0, 100),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_slice_of_packed_ids_is_what_was_packed(
     bits: int, count: int, raw: bytes, start: int, length: int
 ) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hashlib import shake_256
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol import draw
 from coin_protocol.errors import VerificationError
+from tests.support.examples import examples
 
 SEEDS = st.binary(min_size=32, max_size=32)
 COUNTS = st.lists(st.integers(1, 40), max_size=40)
@@ -34,7 +35,7 @@ def shuffled_prefix(words: list[int], population: int, count: int) -> list[int]:
 
 
 @given(seed=SEEDS, counts=COUNTS, blocks=ASKED, more=ASKED, tokens=ASKED)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_draw_is_a_shuffle_by_the_words_of_the_stream(
     seed: bytes, counts: list[int], blocks: int, more: int, tokens: int
 ) -> None:
@@ -51,7 +52,7 @@ def test_a_draw_is_a_shuffle_by_the_words_of_the_stream(
 
 
 @given(seed=SEEDS, counts=COUNTS, blocks=ASKED, more=ASKED, tokens=ASKED, run=RUNS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_draw_opens_as_much_as_asked_for_once_and_inside(
     seed: bytes, counts: list[int], blocks: int, more: int, tokens: int, run: int
 ) -> None:
@@ -70,7 +71,7 @@ def test_a_draw_opens_as_much_as_asked_for_once_and_inside(
 
 
 @given(seed=SEEDS, counts=COUNTS, blocks=ASKED, more=ASKED, tokens=ASKED, run=RUNS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_positions_are_whole_aligned_runs_but_for_the_end_of_a_block(
     seed: bytes, counts: list[int], blocks: int, more: int, tokens: int, run: int
 ) -> None:
@@ -87,7 +88,7 @@ def test_positions_are_whole_aligned_runs_but_for_the_end_of_a_block(
 
 
 @given(seed=SEEDS, population=st.integers(0, 1 << 30), blocks=ASKED)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_whole_blocks_are_distinct_and_inside(seed: bytes, population: int, blocks: int) -> None:
     drawn = draw.draw_whole(seed, population, blocks=blocks)
     assert len(set(drawn)) == len(drawn) == min(blocks, population)
@@ -95,7 +96,7 @@ def test_whole_blocks_are_distinct_and_inside(seed: bytes, population: int, bloc
 
 
 @given(seed=SEEDS, counts=COUNTS, blocks=ASKED, more=ASKED, tokens=ASKED)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_asking_for_more_blocks_draws_the_same_ones_first(
     seed: bytes, counts: list[int], blocks: int, more: int, tokens: int
 ) -> None:
@@ -105,7 +106,7 @@ def test_asking_for_more_blocks_draws_the_same_ones_first(
 
 
 @given(seed=SEEDS, counts=COUNTS, blocks=ASKED, more=ASKED, tokens=ASKED, run=RUNS)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_token_blocks_are_those_that_more_blocks_would_have_been(
     seed: bytes, counts: list[int], blocks: int, more: int, tokens: int, run: int
 ) -> None:
@@ -120,7 +121,7 @@ def test_token_blocks_are_those_that_more_blocks_would_have_been(
 
 
 @given(secret=SEEDS, index=st.integers(1, 64), bit=st.integers(0, 255))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_no_bit_of_flip_or_anchor_can_be_changed(secret: bytes, index: int, bit: int) -> None:
     anchor, flip = draw.flip_anchor(secret), draw.flip_for(secret, index)
     draw.verify_flip(flip=flip, index=index, anchor=anchor)
@@ -133,7 +134,7 @@ def test_no_bit_of_flip_or_anchor_can_be_changed(secret: bytes, index: int, bit:
 
 
 @given(flip=st.binary(max_size=70), index=st.integers(), anchor=st.binary(max_size=40))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_made_up_flip_verifies(flip: bytes, index: int, anchor: bytes) -> None:
     with pytest.raises(VerificationError):
         draw.verify_flip(flip=flip, index=index, anchor=anchor)

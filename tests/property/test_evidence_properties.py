@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol import envelope, statements
@@ -41,11 +41,12 @@ from coin_protocol.v1 import (
     receipt_pb2,
     statements_pb2,
 )
+from tests.support.examples import examples
 from verifier_sdk.semantic import Judgement
 from verifier_sdk.verdict import make_verdict, sign_verdict
 
-SOME = settings(max_examples=150, deadline=None)
-MANY = settings(max_examples=400, deadline=None)
+SOME = examples(150)
+MANY = examples(400)
 
 
 def flip_bit(raw: bytes, bit: int) -> bytes:
@@ -440,7 +441,7 @@ def test_arbitrary_bytes_raise_nothing_but_errors_of_this_project(raw: bytes) ->
 
 
 @given(sample=mangled())
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 def test_mangled_bytes_raise_nothing_but_errors_of_this_project(sample: tuple[str, bytes]) -> None:
     name, raw = sample
     try:

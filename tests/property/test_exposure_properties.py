@@ -5,13 +5,14 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coin_protocol.draw import Drawn, DrawnBlock, draw, draw_whole, most_tokens
 from coin_protocol.errors import ExposureCapError
 from coin_protocol.exposure import Caps, ExposureLedger, affordable
 from coin_protocol.v1 import profile_pb2
+from tests.support.examples import examples
 
 PPM = st.integers(0, 1_000_000)
 AGREED = st.builds(
@@ -78,7 +79,7 @@ def affords(ledger: ExposureLedger, caps: Caps, asked: Asked) -> Asked:
 
 
 @given(agreed=AGREED, tokens=st.integers(1, 300), challenges=CHALLENGES, luck=st.text(max_size=4))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_challenges_that_pass_never_open_more_than_a_cap(
     agreed: profile_pb2.ExposureCaps,
     tokens: int,
@@ -103,7 +104,7 @@ def test_challenges_that_pass_never_open_more_than_a_cap(
     challenges=st.lists(st.integers(0, 40), max_size=12),
     luck=st.text(max_size=4),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_whole_block_challenges_that_pass_never_open_more_than_their_cap(
     agreed: profile_pb2.ExposureCaps, blocks: int, challenges: list[int], luck: str
 ) -> None:
@@ -125,7 +126,7 @@ def test_whole_block_challenges_that_pass_never_open_more_than_their_cap(
     asked=ASKED,
     luck=st.text(max_size=4),
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_what_is_affordable_passes_and_is_no_more_than_was_asked(
     agreed: profile_pb2.ExposureCaps,
     tokens: int,
@@ -153,7 +154,7 @@ def test_what_is_affordable_passes_and_is_no_more_than_was_asked(
 
 
 @given(agreed=AGREED, tokens=st.integers(1, 300), challenges=CHALLENGES, asked=ASKED)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_what_passes_is_affordable_as_asked(
     agreed: profile_pb2.ExposureCaps,
     tokens: int,
@@ -215,7 +216,7 @@ def test_a_tight_cap_takes_what_is_worth_least_first(
 
 
 @given(agreed=AGREED, tokens=st.integers(1, 300), challenges=CHALLENGES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_token_blocks_cost_tokens_and_no_embedding(
     agreed: profile_pb2.ExposureCaps, tokens: int, challenges: list[Asked]
 ) -> None:
@@ -236,7 +237,7 @@ def test_token_blocks_cost_tokens_and_no_embedding(
     shift=st.integers(0, 255),
     asked=ASKED,
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_whether_a_challenge_is_refused_depends_on_counts_and_on_no_draw(
     agreed: profile_pb2.ExposureCaps, opened: set[int], shift: int, asked: Asked
 ) -> None:
@@ -250,7 +251,7 @@ def test_whether_a_challenge_is_refused_depends_on_counts_and_on_no_draw(
 
 
 @given(agreed=AGREED, tokens=st.integers(1, 300), challenges=CHALLENGES, asked=ASKED)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_refused_challenge_asks_for_more_than_is_left(
     agreed: profile_pb2.ExposureCaps,
     tokens: int,
@@ -273,7 +274,7 @@ def test_a_refused_challenge_asks_for_more_than_is_left(
 
 
 @given(agreed=AGREED, tokens=st.integers(0, 1 << 24), block_size=st.integers(1, 4096))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_caps_are_the_shares_agreed_within_the_floor_and_all_there_is(
     agreed: profile_pb2.ExposureCaps, tokens: int, block_size: int
 ) -> None:
@@ -291,7 +292,7 @@ def test_caps_are_the_shares_agreed_within_the_floor_and_all_there_is(
 
 
 @given(asked=ASKED, tokens=st.integers(1, 300))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_where_everything_may_be_opened_nothing_is_refused(asked: Asked, tokens: int) -> None:
     counts = token_counts(tokens)
     all_of_it = profile_pb2.ExposureCaps(tokens_ppm=1_000_000, blocks_ppm=1_000_000)
@@ -306,7 +307,7 @@ PLACES = st.lists(st.tuples(st.integers(0, 5), st.sets(st.integers(0, 7))))
 
 
 @given(drawn=PLACES, of_tokens=PLACES)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_what_was_opened_before_is_not_counted_again(
     drawn: list[tuple[int, set[int]]], of_tokens: list[tuple[int, set[int]]]
 ) -> None:

@@ -6,12 +6,13 @@ from hashlib import shake_256
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from coin_protocol import merkle
 from coin_protocol.errors import ConsistencyProofError, InclusionProofError
 from coin_protocol.testing import reference
+from tests.support.examples import examples
 
 MOST_BUILT = 300
 GREATEST = 1 << 63
@@ -90,7 +91,7 @@ RUBBISH = st.one_of(
 
 
 @given(size=st.one_of(st.integers(0, MOST_BUILT), near_powers_of_two(MOST_BUILT)), data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_roots_and_proofs_are_those_of_the_definitions(size: int, data: st.DataObject) -> None:
     leaves = ALL_LEAVES[:size]
     assert merkle.root(leaves) == reference.root(leaves)
@@ -103,7 +104,7 @@ def test_roots_and_proofs_are_those_of_the_definitions(size: int, data: st.DataO
 
 
 @given(size=near_powers_of_two(MOST_BUILT), data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_any_prefix_of_a_growing_tree_is_the_tree_of_that_prefix(
     size: int, data: st.DataObject
 ) -> None:
@@ -120,7 +121,7 @@ def test_any_prefix_of_a_growing_tree_is_the_tree_of_that_prefix(
 
 
 @given(chunks=st.lists(st.integers(0, 40), max_size=12))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_tree_is_the_same_however_its_leaves_arrive(chunks: list[int]) -> None:
     tree, taken = merkle.IncrementalTree(), 0
     for chunk in chunks:
@@ -140,13 +141,13 @@ def test_a_tree_is_the_same_however_its_leaves_arrive(chunks: list[int]) -> None
 
 
 @given(inclusion=inclusions())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_true_inclusion_verifies_at_any_size(inclusion: dict[str, Any]) -> None:
     merkle.verify_inclusion(**inclusion)
 
 
 @given(inclusion=inclusions(), bit=st.integers(0, 1 << 20), data=st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_bit_of_an_inclusion_can_be_changed(
     inclusion: dict[str, Any], bit: int, data: st.DataObject
 ) -> None:
@@ -163,7 +164,7 @@ def test_no_bit_of_an_inclusion_can_be_changed(
 
 
 @given(inclusion=inclusions(), data=st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_an_inclusion_holds_for_no_other_index_of_its_tree(
     inclusion: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -175,7 +176,7 @@ def test_an_inclusion_holds_for_no_other_index_of_its_tree(
 
 
 @given(inclusion=inclusions(), count=st.integers(0, 140))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_an_inclusion_proof_has_exactly_as_many_hashes_as_its_place_needs(
     inclusion: dict[str, Any], count: int
 ) -> None:
@@ -187,13 +188,13 @@ def test_an_inclusion_proof_has_exactly_as_many_hashes_as_its_place_needs(
 
 
 @given(consistency=consistencies())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_true_consistency_verifies_at_any_size(consistency: dict[str, Any]) -> None:
     merkle.verify_consistency(**consistency)
 
 
 @given(consistency=consistencies(), bit=st.integers(0, 1 << 20), data=st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_bit_of_a_consistency_can_be_changed(
     consistency: dict[str, Any], bit: int, data: st.DataObject
 ) -> None:
@@ -209,7 +210,7 @@ def test_no_bit_of_a_consistency_can_be_changed(
 
 
 @given(consistency=consistencies(), count=st.integers(0, 140))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_consistency_proof_has_exactly_as_many_hashes_as_its_sizes_need(
     consistency: dict[str, Any], count: int
 ) -> None:
@@ -225,7 +226,7 @@ def test_a_consistency_proof_has_exactly_as_many_hashes_as_its_sizes_need(
     changed=st.integers(0, MOST_BUILT - 1),
     data=st.data(),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_tree_that_rewrote_its_past_has_no_consistency_proof(
     size: int, changed: int, data: st.DataObject
 ) -> None:
@@ -251,7 +252,7 @@ def test_a_tree_that_rewrote_its_past_has_no_consistency_proof(
     ),
 )
 @example(inclusion={}, rubbish=dict.fromkeys(["leaf_hash", "index", "size", "proof", "root"]))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_rubbish_raises_nothing_but_an_inclusion_proof_error(
     inclusion: dict[str, Any], rubbish: dict[str, Any]
 ) -> None:
@@ -275,7 +276,7 @@ def test_rubbish_raises_nothing_but_an_inclusion_proof_error(
         min_size=1,
     ),
 )
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_rubbish_raises_nothing_but_a_consistency_proof_error(
     consistency: dict[str, Any], rubbish: dict[str, Any]
 ) -> None:

@@ -6,12 +6,13 @@ import struct
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from coin_protocol.errors import QuantisationError
 from coin_protocol.quantise import dequantise, quantise, row_bytes
+from tests.support.examples import examples
 
 Vectors = npt.NDArray[np.float64]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
@@ -47,7 +48,7 @@ def rows_of(vectors: Vectors) -> list[bytes]:
 
 
 @given(vectors=USABLE)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_entry_moves_by_more_than_half_a_step(vectors: Vectors) -> None:
     back = dequantise(rows_of(vectors), vectors.shape[1])
     steps = np.abs(vectors).max(axis=1, keepdims=True) / 127
@@ -57,21 +58,21 @@ def test_no_entry_moves_by_more_than_half_a_step(vectors: Vectors) -> None:
 
 
 @given(vectors=USABLE)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_what_was_quantised_once_is_quantised_the_same_again(vectors: Vectors) -> None:
     rows = rows_of(vectors)
     assert rows_of(dequantise(rows, vectors.shape[1])) == rows
 
 
 @given(vectors=USABLE)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_row_does_not_depend_on_the_rows_beside_it(vectors: Vectors) -> None:
     alone = [rows_of(vectors[number : number + 1])[0] for number in range(len(vectors))]
     assert rows_of(vectors) == alone
 
 
 @given(vectors=USABLE)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_the_opposite_vector_has_the_same_scale_and_opposite_steps(vectors: Vectors) -> None:
     for row, opposite in zip(rows_of(vectors), rows_of(-vectors), strict=True):
         assert opposite[:4] == row[:4]
@@ -80,7 +81,7 @@ def test_the_opposite_vector_has_the_same_scale_and_opposite_steps(vectors: Vect
 
 
 @given(vectors=ANY_VECTORS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_vectors_are_refused_or_give_rows_that_decode(vectors: Vectors) -> None:
     try:
         rows = rows_of(vectors)
@@ -92,7 +93,7 @@ def test_any_vectors_are_refused_or_give_rows_that_decode(vectors: Vectors) -> N
 
 
 @given(rows_and_dimension=ANY_ROWS)
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_any_rows_are_refused_or_are_those_of_some_vectors(
     rows_and_dimension: tuple[list[bytes], int],
 ) -> None:

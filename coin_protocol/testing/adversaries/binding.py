@@ -143,6 +143,16 @@ class ForeignFingerprints(Provider):
         return envelope.sign(statement.SerializeToString(), envelope.FINGERPRINTS, self.signer)
 
 
+class FewerFingerprints(Provider):
+    """Signs fingerprints that leave out the last block."""
+
+    def sign_fingerprints(self, record: SessionRecord) -> envelope_pb2.Envelope:
+        """Return the fingerprints of one block less."""
+        statement = read_fingerprints(super().sign_fingerprints(record).payload)
+        statement.size -= 1
+        return envelope.sign(statement.SerializeToString(), envelope.FINGERPRINTS, self.signer)
+
+
 class TwoCommitments(Provider):
     """Sells every reply under one session, which it commits to each time."""
 

@@ -266,8 +266,15 @@ _BOUND_TO_ANOTHER: Final = (
     Adversary(
         "foreign-fingerprints",
         "fingerprints of another commitment",
-        "FINGERPRINTS",
+        "OPENING_PRESENT",
         binding.ForeignFingerprints,
+        threat=Threat.FORGERY,
+    ),
+    Adversary(
+        "fewer-fingerprints",
+        "fingerprints of all blocks but the last",
+        "FINGERPRINTS",
+        binding.FewerFingerprints,
         threat=Threat.FORGERY,
     ),
     Adversary(

@@ -24,7 +24,9 @@ from coin_protocol.testing.mutations.mutation import (
 from coin_protocol.testing.mutations.plans import Plan, sized
 from coin_protocol.testing.small import VOCABULARY
 from coin_protocol.testing.world import Edit
-from coin_protocol.v1 import statements_pb2
+from coin_protocol.v1 import receipt_pb2, statements_pb2
+
+_UNATTRIBUTED: Final = receipt_pb2.FAULT_UNATTRIBUTED
 
 Entry = statements_pb2.BlockEntry
 Entries = Sequence[Entry]
@@ -321,9 +323,9 @@ MANIFESTS: Final = (
              where(_blocks(2)), _manifest(_two_merged), "MANIFEST_ROOT"),
     Mutation("manifest-of-another-commitment", "The manifest names a commitment of nobody's.",
              where(has_manifest), lambda at: Lie(manifest=put("commitment_sha256", at.made_up(32))),
-             "MANIFEST_ROOT"),
+             "MANIFEST_ROOT", fault=_UNATTRIBUTED),
     Mutation("manifest-of-another-session", "The provider shows another session's manifest.",
-             where(has_manifest), _of_a_sibling, "MANIFEST_ROOT"),
+             where(has_manifest), _of_a_sibling, "MANIFEST_ROOT", fault=_UNATTRIBUTED),
 )
 
 SIZES: Final = (
@@ -351,7 +353,7 @@ CHECKPOINTS: Final = (
     Mutation("checkpoint-of-another-prefix", "A checkpoint's root is of fewer blocks, or more.",
              _several_prefixes, _checkpoint(_other_prefix), "CHECKPOINT_PREFIX"),
     Mutation("checkpoint-naming-another-session", "A checkpoint names a session of nobody's.",
-             checkpoints, _checkpoint(_other_session), "CHECKPOINT_PREFIX"),
+             checkpoints, _checkpoint(_other_session), "CHECKPOINT_PREFIX", fault=_UNATTRIBUTED),
     Mutation("checkpoint-naming-another-profile", "A checkpoint names another profile.",
              checkpoints, _checkpoint(_other_profile), "CHECKPOINT_PREFIX"),
     Mutation("checkpoint-naming-another-nonce", "A checkpoint answers another client's nonce.",
@@ -361,7 +363,7 @@ CHECKPOINTS: Final = (
     Mutation("checkpoint-past-the-end", "A checkpoint counts blocks that the reply has not.",
              checkpoints, _checkpoint(_past_the_end), "CHECKPOINT_PREFIX"),
     Mutation("checkpoint-of-another-session", "A checkpoint of another session is in the receipt.",
-             checkpoints, _sibling_checkpoint, "CHECKPOINT_PREFIX"),
+             checkpoints, _sibling_checkpoint, "CHECKPOINT_PREFIX", fault=_UNATTRIBUTED),
     Mutation("reply-rewritten-after-a-checkpoint",
              "The reasoning was changed after a checkpoint of it, before the commitment.",
              _where_prefixes_are_known, _rewritten, "CHECKPOINT_PREFIX"),
@@ -373,12 +375,12 @@ CHECKPOINTS: Final = (
 FINGERPRINTS: Final = (
     Mutation("fingerprints-of-another-commitment", "The fingerprints name nobody's commitment.",
              where(_ready), lambda at: Lie(fingerprints=put("commitment_sha256", at.made_up(32))),
-             "FINGERPRINTS"),
+             "FINGERPRINTS", fault=_UNATTRIBUTED),
     Mutation("fingerprints-of-an-earlier-commitment",
              "The commitment was signed a second time, after its fingerprints.",
-             where(_ready), _of_an_earlier_commitment, "FINGERPRINTS"),
+             where(_ready), _of_an_earlier_commitment, "FINGERPRINTS", fault=_UNATTRIBUTED),
     Mutation("fingerprints-of-another-session", "The provider shows another session's statement.",
-             where(_ready), _sibling_fingerprints, "FINGERPRINTS"),
+             where(_ready), _sibling_fingerprints, "FINGERPRINTS", fault=_UNATTRIBUTED),
     Mutation("fingerprints-of-more-blocks", "The fingerprints cover more blocks than there are.",
              where(_ready), _fingerprints(_covering_more), "FINGERPRINTS"),
     Mutation("fingerprints-of-fewer-blocks", "The fingerprints leave out blocks.",

@@ -24,7 +24,10 @@ TOKENS = 60
 SECONDS_PER_TOKEN = 0.02
 TOO_FAST = "tokens-faster-than-decoded"
 """The lie of who commits as fast as it can hash."""
-LUCKY = {"kinder-blocks", "kinder-tokens", "kindest-link", "answers-late", "manifest-withheld"}
+LUCKY = {
+    *("kinder-blocks", "kinder-tokens", "kindest-link"),
+    *("answers-late", "late-dated-back", "manifest-withheld"),
+}
 """Liars whom the draw may happen to suit, or who have nothing but time on their side."""
 KINDS = {"": Provider, TOO_FAST: Provider} | {
     liar.name: liar.provider

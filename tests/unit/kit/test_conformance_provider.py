@@ -277,6 +277,7 @@ MUST_FAIL: dict[str, set[str]] = {
     "rewritten-reply": {"manifest-gives-the-tree"},
     "foreign-manifest": {"manifest-gives-the-tree"},
     "foreign-fingerprints": {"manifest-gives-the-tree"},
+    "fewer-fingerprints": {"manifest-gives-the-tree"},
     "manifest-withheld": {
         *("manifest-gives-the-tree", "commitment-unknown", "commitment-no-digest"),
         "commitment-not-named",

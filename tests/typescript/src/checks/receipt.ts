@@ -148,7 +148,7 @@ export function manifestRoot(evidence: Evidence): Failure | undefined {
   const { commitment, manifest } = evidence;
   if (manifest === undefined) return undefined;
   if (!equal(manifest.message.commitmentSha256, commitment.sha256)) {
-    return Failure.ofProvider("MANIFEST_ROOT", "the manifest is another commitment's");
+    return Failure.ofNobody("MANIFEST_ROOT", "the manifest is another commitment's");
   }
   if (!equal(rootOf(blockLeaves(evidence)), commitment.message.tokenRoot)) {
     return Failure.ofProvider("MANIFEST_ROOT", "the manifest gives another token root");
@@ -178,12 +178,14 @@ export function checkpointPrefix(evidence: Evidence): Failure | undefined {
   const leaves = blockLeaves(evidence);
   const { blockSize } = audit.profile;
   for (const { message } of checkpoints) {
-    const isOfSession =
-      equal(message.sessionId, commitment.message.sessionId) &&
+    if (!equal(message.sessionId, commitment.message.sessionId)) {
+      return Failure.ofNobody("CHECKPOINT_PREFIX", "a checkpoint is another session's");
+    }
+    const isOfReply =
       equal(message.profileSha256, commitment.message.profileSha256) &&
       equal(message.clientNonce, commitment.message.clientNonce);
-    if (!isOfSession) {
-      return Failure.ofProvider("CHECKPOINT_PREFIX", "a checkpoint is another session's");
+    if (!isOfReply) {
+      return Failure.ofProvider("CHECKPOINT_PREFIX", "a checkpoint is of another profile or nonce");
     }
     const isOfFullBlocks =
       message.tokenCount === BigInt(message.blockCount) * BigInt(blockSize) &&
@@ -202,7 +204,7 @@ export function checkpointPrefix(evidence: Evidence): Failure | undefined {
 export function fingerprints({ commitment, fingerprints: made }: Evidence): Failure | undefined {
   if (made === undefined) return undefined;
   if (!equal(made.message.commitmentSha256, commitment.sha256)) {
-    return Failure.ofProvider("FINGERPRINTS", "the fingerprints are another commitment's");
+    return Failure.ofNobody("FINGERPRINTS", "the fingerprints are another commitment's");
   }
   if (made.message.size !== commitment.message.blockCount) {
     return Failure.ofProvider("FINGERPRINTS", "the fingerprints do not cover all blocks");

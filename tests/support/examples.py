@@ -1,0 +1,24 @@
+"""How many examples a property is given: some by default, all that a deep run asks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypothesis import settings
+
+DEEP: Final = 10_000
+LONG: Final = 2_000
+
+
+def register() -> None:
+    """Register the profiles: `coin`, `deep` for properties, `long` for state machines."""
+    # A busy machine is no failure.
+    settings.register_profile("coin", deadline=None)
+    settings.register_profile("deep", deadline=None, max_examples=DEEP)
+    settings.register_profile("long", deadline=None, stateful_step_count=LONG)
+
+
+def examples(usually: int) -> settings:
+    """Return settings with so many examples, or with those of the profile `deep` under it."""
+    deep = settings().max_examples >= DEEP
+    return settings(deadline=None, max_examples=DEEP if deep else usually)
