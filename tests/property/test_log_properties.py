@@ -10,12 +10,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coin_protocol.database.engine import open_engine
 from coin_protocol.merkle import IncrementalTree, verify_consistency, verify_inclusion
-from tests.support.examples import examples
 from tests.support.log_entries import ORIGIN, House, leaves
 from verifier_sdk.log import check_log, tree
 from verifier_sdk.log.tiles import Tile, width
@@ -87,7 +86,7 @@ def log_in_sqlite() -> Iterator[House]:
         engine.dispose()
 
 
-@examples(12)
+@settings(max_examples=12)  # each over a database of its own
 @given(
     st.lists(
         st.tuples(st.sampled_from([1, 2, 5, 100, 255, 256, 257, 700]), st.booleans()),
