@@ -264,6 +264,7 @@ def test_mistakes_are_told_in_a_sentence_and_exit_with_2(
             (("[providers.other]\nendpoint = '127.0.0.1:1'",), "say whom to believe"),
             ((tls,), "cannot be used: wanted readable PEM"),
             (('old_keys = ["no.pem"]',), "cannot read no.pem"),
+            (('other_verifiers = { another = "no.pem" }',), "cannot read no.pem"),
         ]
         for lines, said in cases:
             with logging_as_before():
