@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from coin_protocol.errors import CoinError
 from tests.fuzz.targets import MAX_BYTES, TARGETS
 
-SECONDS: Final = 20
+SECONDS: Final = 10
 SLOW: Final = frozenset({"bundle", "tokenizer"})
 
 with_atheris = pytest.mark.skipif(
