@@ -89,7 +89,8 @@ class Adversary:
         replay: Lies while it replies.
         threat: What it plays.
         found: How it is found out.
-        or_by: Codes of checks that may fail before `caught_by` where the draw falls on the lie.
+        or_by: Codes of checks that may fail instead: before `caught_by` where the draw falls on the
+            lie, or of a verifier that takes what ours sends back.
         lists: How the provider's key set must list its key, given the time now.
     """
 
@@ -269,6 +270,7 @@ _BOUND_TO_ANOTHER: Final = (
         "OPENING_PRESENT",
         binding.ForeignFingerprints,
         threat=Threat.FORGERY,
+        or_by=("FINGERPRINTS",),
     ),
     Adversary(
         "fewer-fingerprints",
