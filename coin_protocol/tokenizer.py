@@ -16,10 +16,12 @@ from typing import Any, Protocol
 from coin_protocol.errors import (
     ConfigurationError,
     InvalidInputError,
+    LimitError,
     MissingDependencyError,
     ModelMismatchError,
 )
 from coin_protocol.files import read_file
+from coin_protocol.limits import MAX_VOCABULARY
 from coin_protocol.v1 import profile_pb2
 
 
@@ -141,7 +143,8 @@ class TekkenTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the canonical ids of `text`, without special tokens."""
-        ids: list[int] = self._tekken.encode(text, bos=False, eos=False)
+        with _encoding():
+            ids: list[int] = self._tekken.encode(text, bos=False, eos=False)
         return ids
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -173,7 +176,11 @@ class HuggingFaceTokenizer:
             special = {entry["content"] for entry in document.get("added_tokens", ())}
             spell = _speller(document.get("decoder"))
             vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-            self._bytes = [b""] * (max(vocabulary.values()) + 1)
+            last = max(vocabulary.values())
+            if last >= MAX_VOCABULARY:
+                msg = f"an id of {last}; at most {MAX_VOCABULARY} ids are read"
+                raise LimitError(msg)
+            self._bytes = [b""] * (last + 1)
             for piece, token_id in vocabulary.items():
                 self._bytes[token_id] = piece.encode() if piece in special else spell(piece)
 
@@ -202,7 +209,8 @@ class HuggingFaceTokenizer:
         return self._bytes[_in_vocabulary(token_id, len(self._bytes))]
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _encoding():
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def _spell(self, token_ids: Sequence[int]) -> bytes:
@@ -264,6 +272,20 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
         # The packages raise bare Exception and more for what they cannot read.
         msg = f"{path.name} is not a {kind} that can be read: {error}"
         raise InvalidInputError(msg) from error
+
+
+@contextmanager
+def _encoding() -> Iterator[None]:
+    """Turn whatever a package raises over a text into `InvalidInputError`."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the packages raise bare Exception and more
+        # What it says may quote the text, which may be hidden reasoning.
+        msg = (
+            f"the tokenizer cannot encode the text ({type(error).__name__}): its file leaves out "
+            "what it needs, such as a token for what it does not know"
+        )
+        raise InvalidInputError(msg) from None
 
 
 def _file_sha256(path: Path) -> bytes:

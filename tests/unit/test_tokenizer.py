@@ -305,6 +305,24 @@ def test_ids_without_a_piece_spell_nothing(tmp_path: Path) -> None:
     assert tokenizer.vocabulary_size == 4
 
 
+def test_a_file_that_cannot_encode_a_text_is_a_sentence_that_does_not_quote_it(
+    tmp_path: Path,
+) -> None:
+    inner = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = HuggingFaceTokenizer(saved(inner, tmp_path))
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(InvalidInputError, match="cannot encode") as raised:
+        tokenizer.encode("secret")
+    assert raised.value.__suppress_context__
+    assert "secret" not in str(raised.value)
+
+
+def test_an_id_past_all_vocabularies_costs_no_memory(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer(models.WordLevel({"a": 2**31}, unk_token="a"))  # noqa: S106
+    with pytest.raises(InvalidInputError, match="2147483648"):
+        HuggingFaceTokenizer(saved(inner, tmp_path))
+
+
 def tekken_path(name: str = "tekken_240911.json") -> Path:
     spec = importlib.util.find_spec("mistral_common")
     assert spec is not None
