@@ -29,13 +29,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default all")
     parser.add_argument("--seconds", type=int, default=60, help="for each process; default 60")
+    parser.add_argument("--seed", type=int, default=0, help="of its choices; by default of chance")
     parser.add_argument("--mixed", action="store_true", help="all targets in one process")
     parser.add_argument("--folder", type=Path, default=None, help="for what is found")
     parser.add_argument("--input", type=Path, default=None, help="run one input, and nothing else")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:
-        return _inside(given.names, given.folder, given.seconds)
+        return _inside(given.names, given.folder, given.seconds, given.seed)
     from tests.fuzz.targets import TARGETS
 
     names: list[str] = given.names or sorted(TARGETS)
@@ -53,22 +54,22 @@ def main(arguments: Sequence[str]) -> int:
     broken = []
     for group in [names] if given.mixed else [[name] for name in names]:
         sys.stderr.write(f"fuzzing {', '.join(group)} for {given.seconds} s\n")
-        if _outside(group, folder, given.seconds) != 0:
+        if _outside(group, folder, given.seconds, given.seed) != 0:
             broken += group
     if broken:
         sys.stderr.write(f"broken: {', '.join(broken)}; inputs are in {folder}\n")
     return 1 if broken else 0
 
 
-def _outside(names: Sequence[str], folder: Path, seconds: int) -> int:
+def _outside(names: Sequence[str], folder: Path, seconds: int, seed: int) -> int:
     command = [
         *(sys.executable, "-m", "tests.fuzz", "--inside", "--folder", str(folder)),
-        *("--seconds", str(seconds), *names),
+        *("--seconds", str(seconds), "--seed", str(seed), *names),
     ]
     return subprocess.run(command, check=False).returncode
 
 
-def _inside(names: Sequence[str], folder: Path, seconds: int) -> int:
+def _inside(names: Sequence[str], folder: Path, seconds: int, chance: int) -> int:
     """Fuzz in this process, which ends by itself."""
     import atheris
 
@@ -95,6 +96,7 @@ def _inside(names: Sequence[str], folder: Path, seconds: int) -> int:
         [
             sys.argv[0],
             f"-max_total_time={seconds}",
+            f"-seed={chance}",
             f"-timeout={_INPUT_SECONDS}",
             f"-rss_limit_mb={_MEMORY_MIB}",
             f"-max_len={MAX_BYTES}",
