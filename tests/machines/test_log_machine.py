@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.log import LogMachine
 from coin_protocol.testing.machines.rules import RuleBrokenError
+from tests.machines.systems import searching
 from tests.machines.systems.log_process import ProcessLog
 from tests.machines.systems.log_pure import BROKEN, PureLog
 from tests.machines.systems.log_sqlite import SqliteLog
@@ -49,14 +50,7 @@ TestOfProcess.settings = settings(
     stateful_step_count=max(10, ANY.stateful_step_count // 4),
 )
 
-SEARCH = settings(
-    ANY,
-    phases=[Phase.generate],
-    max_examples=max(400, ANY.max_examples),
-    database=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-)
+SEARCH = searching()
 
 
 @pytest.mark.parametrize("broken", BROKEN)

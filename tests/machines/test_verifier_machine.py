@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.verifier import VerifierMachine
+from tests.machines.systems import searching
 from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
 from tests.machines.systems.verifier_process import ProcessVerifier
 from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
@@ -68,14 +69,7 @@ TestOfProcess.settings = settings(
     stateful_step_count=max(8, ANY.stateful_step_count // 6),
 )
 
-SEARCH = settings(
-    ANY,
-    phases=[Phase.generate],
-    max_examples=max(400, ANY.max_examples),
-    database=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-)
+SEARCH = searching()
 
 
 @pytest.mark.parametrize("broken", BROKEN)

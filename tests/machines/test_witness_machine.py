@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.witness import WitnessMachine
+from tests.machines.systems import searching
 from tests.machines.systems.witness_process import ProcessWitness
 from tests.machines.systems.witness_pure import BROKEN, PureWitness
 from tests.machines.systems.witness_sqlite import SqliteWitness
@@ -49,14 +50,7 @@ TestOfProcess.settings = settings(
     stateful_step_count=max(10, ANY.stateful_step_count // 5),
 )
 
-SEARCH = settings(
-    ANY,
-    phases=[Phase.generate],
-    max_examples=max(400, ANY.max_examples),
-    database=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-)
+SEARCH = searching()
 
 
 @pytest.mark.parametrize("broken", BROKEN)

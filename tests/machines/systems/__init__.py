@@ -49,3 +49,17 @@ def finding() -> settings:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def searching() -> settings:
+    """Return settings in which what is broken is found, by the same examples each time."""
+    loaded = settings()
+    return settings(
+        phases=[Phase.generate],
+        max_examples=max(2 * MOST_TO_FIND, loaded.max_examples),
+        database=None,
+        derandomize=True,
+        report_multiple_bugs=False,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
