@@ -15,7 +15,12 @@ from coin_protocol.encoding import digest, fingerprint_leaf, token_fingerprint, 
 from coin_protocol.errors import ExposureCapError, VerificationError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.keys import read_time
-from coin_protocol.limits import FLIP_CHAIN_LENGTH, HASH_BYTES
+from coin_protocol.limits import (
+    BLOCK_SALT_BYTES,
+    FLIP_CHAIN_LENGTH,
+    HASH_BYTES,
+    TOKEN_SALT_BYTES,
+)
 from coin_protocol.quantise import SCALE_BYTES, dequantise
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
 
@@ -145,7 +150,7 @@ def opening_present(case: Case) -> None:
 
 
 def inclusion_proofs(case: Case) -> None:
-    """Every opened block, embedding and token is where the signed roots put it."""
+    """Every opened block, embedding and token is where the signed roots put it, fully salted."""
     case.check_once(_included, case.openings)
     case.check_once(_whole_included, case.whole_openings)
 
@@ -465,6 +470,12 @@ def _token_hash(case: Case, index: int, token: opening_pb2.TokenOpening) -> byte
     return merkle.leaf_hash(leaf)
 
 
+def _badly_salted(what: str, salt: bytes, wanted: int) -> NoReturn:
+    # Of a shorter salt all can be tried: who sees the leaf's hash then knows what it is of.
+    msg = f"{what} has a salt of {len(salt)} bytes, wanted {wanted}"
+    raise CheckFailure(msg)
+
+
 def _verify_block(case: Case, index: int, proof: Sequence[bytes]) -> None:
     merkle.verify_inclusion(
         leaf_hash=case.block_tree.leaf_hashes[index],
@@ -478,9 +489,10 @@ def _verify_block(case: Case, index: int, proof: Sequence[bytes]) -> None:
 def _verify_fingerprint(
     case: Case, block: opening_pb2.BlockOpening | opening_pb2.WholeBlock
 ) -> None:
-    leaf = fingerprint_leaf(
-        case.commitment.session_id, block.block_index, block.block_salt, block.windows
-    )
+    salt = block.block_salt
+    if len(salt) != BLOCK_SALT_BYTES:
+        _badly_salted(f"block {block.block_index}", salt, BLOCK_SALT_BYTES)
+    leaf = fingerprint_leaf(case.commitment.session_id, block.block_index, salt, block.windows)
     merkle.verify_inclusion(
         leaf_hash=merkle.leaf_hash(leaf),
         index=block.block_index,
@@ -501,6 +513,8 @@ def _verify_tokens(
         if tree.root() != entry.token_root:
             tree = None
     for token in tokens:
+        if len(token.salt) != TOKEN_SALT_BYTES:
+            _badly_salted(f"token {token.position} of block {index}", token.salt, TOKEN_SALT_BYTES)
         leaf_hash, position, proof = _token_hash(case, index, token), token.position, [*token.proof]
         if (
             tree is not None

@@ -29,6 +29,7 @@ from coin_protocol.testing.profiles import (
     demo_profile,
     rules_policy,
 )
+from coin_protocol.testing.salt_vectors import salt_vectors
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 """The folder `coin_protocol`."""
@@ -83,6 +84,7 @@ VECTORS: Final[tuple[Generator, ...]] = (
     kind_files,
     evidence_vectors,
     more_evidence_vectors,
+    salt_vectors,
 )
 """Those of `GENERATORS` that make vectors."""
 

@@ -83,6 +83,11 @@ class World:
         verifiers = pinned("verifiers", [self.signer(VERIFIER).public])
         return Trust([self.signer(ROOT_KEY_NAME).public], verifiers)
 
+    @property
+    def root_chain(self) -> tuple[bytes, ...]:
+        """The certificates of the provider's root: none, it is pinned."""
+        return ()
+
     def key_set(
         self,
         *,
@@ -143,6 +148,7 @@ class World:
         receipt = receipt_pb2.Receipt(
             format=RECEIPT_FORMAT,
             key_set=self.key_set(),
+            root_chain=self.root_chain,
             client_nonce=nonce,
             request=request,
             answer=answer,

@@ -44,6 +44,7 @@ from coin_protocol.testing.forgeries import (
 )
 from coin_protocol.testing.more_evidence_vectors import MORE_ATTACKS
 from coin_protocol.testing.profiles import rules_policy
+from coin_protocol.testing.salt_vectors import SALT_ATTACKS
 from coin_protocol.testing.small import VOCABULARY, small_profile
 from coin_protocol.testing.world import PROVIDER, START, VERIFIER, Audit, Edit, World
 from coin_protocol.usage import generated_tokens
@@ -669,7 +670,7 @@ NOT_THE_PROVIDERS = {
 }
 # fmt: on
 
-ALL = [*ATTACKS, *MORE_ATTACKS, *MORE]
+ALL = [*ATTACKS, *MORE_ATTACKS, *SALT_ATTACKS, *MORE]
 LIES = [attack for attack in ALL if attack.failed is not None]
 
 

@@ -16,6 +16,7 @@ from coin_protocol.keyset import ROOT_KEY_NAME, pinned_verifiers
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.testing.evidence_vectors import FOLDER, evidence_vectors
 from coin_protocol.testing.more_evidence_vectors import more_evidence_vectors
+from coin_protocol.testing.salt_vectors import salt_vectors
 from coin_protocol.testing.small import SmallEmbedder, SmallTokenizer
 from coin_protocol.tiers import earned_tiers
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
@@ -85,7 +86,7 @@ def test_vectors_are_named_by_their_file_and_say_what_they_are() -> None:
 
 
 def test_the_generator_makes_the_files_on_disk_byte_for_byte() -> None:
-    made = evidence_vectors() | more_evidence_vectors()
+    made = evidence_vectors() | more_evidence_vectors() | salt_vectors()
     assert sorted(made) == ON_DISK
     for path in ON_DISK:
         assert PACKAGE.joinpath(*path.split("/")).read_bytes() == made[path], path

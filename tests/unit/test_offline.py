@@ -18,6 +18,7 @@ from coin_protocol.testing.evidence_vectors import ATTACKS, Attack
 from coin_protocol.testing.forgeries import audit, both, change, flipped, put, unanswered, without
 from coin_protocol.testing.more_evidence_vectors import MORE_ATTACKS
 from coin_protocol.testing.profiles import rules_policy
+from coin_protocol.testing.salt_vectors import SALT_ATTACKS
 from coin_protocol.testing.small import small_profile
 from coin_protocol.testing.world import START, VERIFIER, Edit, World
 from coin_protocol.v1 import receipt_pb2 as pb
@@ -89,7 +90,9 @@ def tiers_said(*tiers: pb.Tier.ValueType) -> Edit[pb.Verdict]:
 
 
 # Every attack on which a verifier has something to say.
-@pytest.mark.parametrize("attack", [*ATTACKS, *MORE_ATTACKS], ids=lambda attack: attack.name)
+@pytest.mark.parametrize(
+    "attack", [*ATTACKS, *MORE_ATTACKS, *SALT_ATTACKS], ids=lambda attack: attack.name
+)
 def test_what_an_honest_verifier_says_of_any_evidence_is_borne_out(attack: Attack) -> None:
     case = attack.make()
     bundle = bundle_of(case, verdict_on(case))
@@ -99,7 +102,9 @@ def test_what_an_honest_verifier_says_of_any_evidence_is_borne_out(attack: Attac
     assert (found.report.failed.code if found.report.failed else None) == attack.failed
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS, *MORE_ATTACKS], ids=lambda attack: attack.name)
+@pytest.mark.parametrize(
+    "attack", [*ATTACKS, *MORE_ATTACKS, *SALT_ATTACKS], ids=lambda attack: attack.name
+)
 def test_it_is_borne_out_to_a_reader_without_models_too(attack: Attack) -> None:
     case = attack.make()
     found = recheck(case, bundle_of(case, verdict_on(case)), models=False)

@@ -33,6 +33,7 @@ from coin_protocol.testing.mutations.plans import Plan, Step, evidence
 from coin_protocol.testing.mutations.proofs import PROOFS
 from coin_protocol.testing.mutations.receipts import RECEIPTS, TIMES
 from coin_protocol.testing.mutations.rows import ROWS
+from coin_protocol.testing.mutations.salts import SALTS, WHOLE_SALTS
 from coin_protocol.testing.mutations.signatures import SIGNATURES
 from coin_protocol.testing.mutations.sizes import CHECKPOINTS, FINGERPRINTS, MANIFESTS, SIZES
 from coin_protocol.testing.mutations.statements import STATEMENTS
@@ -66,8 +67,8 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *RECEIPTS,
     *(*MANIFESTS, *SIZES, *CHECKPOINTS, *FINGERPRINTS),
     *(*FLIPS, *DRAWN, *PRESENCE),
-    *(*PROOFS, *COUNTS, *REPEATED, *ROWS, *WINDOWS),
-    *(*LEAVES, *TEXTS, *EMBEDDINGS),
+    *(*PROOFS, *SALTS, *COUNTS, *REPEATED, *ROWS, *WINDOWS),
+    *(*LEAVES, *WHOLE_SALTS, *TEXTS, *EMBEDDINGS),
     *TIMES,
 )
 """Every mutation, in the order of the checks that catch them."""

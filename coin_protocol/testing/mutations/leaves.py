@@ -41,7 +41,7 @@ Opening = opening_pb2.Opening
 Prove = Callable[[int], Sequence[bytes]]
 
 
-def _committing(plan: Plan, entries: Sequence[Entry]) -> Lie:
+def committing(plan: Plan, entries: Sequence[Entry]) -> Lie:
     """Return what a provider does whose tree, and checkpoints, are over other blocks."""
     leaves = block_leaf_hashes(plan.opener.session.session_id, entries)
 
@@ -178,7 +178,7 @@ def _inflated(at: Spot) -> Lie:
         _reshown(index, leaves, lambda _: own)(opening)
 
     return replace(
-        _committing(plan, entries),
+        committing(plan, entries),
         commitment=sized(plan, plan.tokens + count - plan.last, plan.blocks),
         openings=show,
         suits=_misses(index),
@@ -209,7 +209,7 @@ def _subtree_made_up(at: Spot) -> Lie:
     root, prove = _with_node(leaves, pair, at.made_up(HASH_BYTES))
     entries = [*plan.opener.tree.entries[:-1], Entry(token_count=plan.last, token_root=root)]
     return replace(
-        _committing(plan, entries),
+        committing(plan, entries),
         openings=_reshown(index, leaves, prove),
         suits=_misses(index, (2 * pair, 2 * pair + 1)),
         step=at.site.step,
@@ -259,14 +259,14 @@ def _changed(plan: Plan, entries: Sequence[Entry]) -> int:
 
 def _block_repeated(at: Spot) -> Lie:
     """Repeat a block for another one; nobody has challenged anything yet."""
-    return replace(_committing(at.plan, _block_for_another(at)), ends=0)
+    return replace(committing(at.plan, _block_for_another(at)), ends=0)
 
 
 def _undrawn_block_repeated(at: Spot) -> Lie:
     """Repeat a block for one that is not drawn."""
     entries = _block_for_another(at)
     missed = _misses(_changed(at.plan, entries))
-    return replace(_committing(at.plan, entries), suits=missed, step=at.site.step)
+    return replace(committing(at.plan, entries), suits=missed, step=at.site.step)
 
 
 def _blocks_billed_twice(at: Spot) -> Lie:
@@ -277,7 +277,7 @@ def _blocks_billed_twice(at: Spot) -> Lie:
     entries = [*full, *repeated, *honest[plan.full_blocks :]]
     more = len(repeated) * plan.block_size
     signed = sized(plan, plan.tokens + more, len(entries))
-    return replace(_committing(plan, entries), commitment=signed, ends=0)
+    return replace(committing(plan, entries), commitment=signed, ends=0)
 
 
 def _last_block_of_anothers_leaves(at: Spot) -> Lie:
@@ -285,7 +285,7 @@ def _last_block_of_anothers_leaves(at: Spot) -> Lie:
     entries = [*at.plan.opener.tree.entries]
     source = at.random.choice(entries[:-1])
     entries[-1] = Entry(token_count=at.plan.last, token_root=source.token_root)
-    return replace(_committing(at.plan, entries), ends=0)
+    return replace(committing(at.plan, entries), ends=0)
 
 
 def _leaf_repeated(at: Spot) -> Lie:
@@ -313,7 +313,7 @@ def _of_leaves(at: Spot, leaves: Sequence[bytes], places: Sequence[int]) -> Lie:
     entry = Entry(token_count=len(leaves), token_root=merkle.root(leaves))
     tree = merkle.IncrementalTree(leaves)
     return replace(
-        _committing(plan, [*plan.opener.tree.entries[:-1], entry]),
+        committing(plan, [*plan.opener.tree.entries[:-1], entry]),
         openings=_reshown(index, leaves, tree.inclusion_proof),
         suits=_misses(index, places),
         step=at.site.step,

@@ -48,6 +48,7 @@ PLANS = (
     ),
     Plan(tokens=0),
     Plan(tokens=9, manifest=False),
+    Plan(tokens=11, installed=False, steps=(Step(whole=True),)),
 )
 
 NETS = {

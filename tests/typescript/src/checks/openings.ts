@@ -11,7 +11,14 @@ import type {
   TokenOpening,
   WholeBlock,
 } from "../gen/coin_protocol/v1/opening_pb.js";
-import { cutSalts, fingerprint, fingerprintLeaf, tokenLeaf } from "../leaves.js";
+import {
+  BLOCK_SALT_BYTES,
+  cutSalts,
+  fingerprint,
+  fingerprintLeaf,
+  TOKEN_SALT_BYTES,
+  tokenLeaf,
+} from "../leaves.js";
 import { HASH_BYTES, includes, leafHash, rootOf, rootOfHashes } from "../merkle.js";
 import { areWindows } from "../quantised.js";
 import { blockLeaves } from "./receipt.js";
@@ -101,6 +108,9 @@ export function inclusionProof(evidence: Evidence): Failure | undefined {
   }
   for (const { blockIndex, blockSalt, windows, fingerprintProof } of embedded(evidence)) {
     if (fingerprints === undefined) return fail("no fingerprints are signed");
+    if (blockSalt.length !== BLOCK_SALT_BYTES) {
+      return fail(`block ${blockIndex} has a salt of ${blockSalt.length} bytes`);
+    }
     const { size, fingerprintRoot } = fingerprints.message;
     const leaf = leafHash(fingerprintLeaf(sessionId, blockIndex, blockSalt, windows));
     if (!includes(leaf, BigInt(blockIndex), BigInt(size), fingerprintProof, fingerprintRoot)) {
@@ -109,6 +119,10 @@ export function inclusionProof(evidence: Evidence): Failure | undefined {
   }
   for (const placedToken of tokens(evidence)) {
     const { block, token } = placedToken;
+    if (token.salt.length !== TOKEN_SALT_BYTES) {
+      const what = `token ${token.position} of block ${block}`;
+      return fail(`${what} has a salt of ${token.salt.length} bytes`);
+    }
     const entry = manifest?.message.blocks[block];
     const isThere =
       entry !== undefined &&
@@ -226,7 +240,7 @@ export function windowEmbedding(evidence: Evidence): Failure | undefined {
   return undefined;
 }
 
-/** Data of a block's token leaves, or undefined where its vocabulary leaves out an id. */
+/** Data of a block's token leaves, or undefined where an id has no full salt or table entry. */
 function wholeLeaves({ commitment }: Evidence, block: WholeBlock): Uint8Array[] | undefined {
   const { sessionId } = commitment.message;
   const prints = new Map(block.vocabulary.map((entry) => [entry.tokenId, entry.fingerprint]));
@@ -234,7 +248,7 @@ function wholeLeaves({ commitment }: Evidence, block: WholeBlock): Uint8Array[] 
   const leaves = block.tokenIds.map((id, position) => {
     const print = prints.get(id);
     const salt = salts[position];
-    if (print === undefined || salt === undefined) return undefined;
+    if (print === undefined || salt?.length !== TOKEN_SALT_BYTES) return undefined;
     return tokenLeaf({ sessionId, block: block.blockIndex, position }, salt, print);
   });
   return leaves.every((leaf) => leaf !== undefined) ? leaves : undefined;
