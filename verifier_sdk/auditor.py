@@ -41,7 +41,7 @@ from coin_protocol.statements import (
 )
 from coin_protocol.tokenizer import Tokenizer
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
-from verifier_sdk.client import ProviderClient
+from verifier_sdk.client import ProviderClient, seconds_given
 from verifier_sdk.deciding import (
     NEAR_DUPLICATE,
     AskManifest,
@@ -314,7 +314,7 @@ class Auditor:
         await kept.sending(case, signed, whole=whole)
         entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
         case, entry = await self._believed(case, provider, entry, whole=whole)
-        if entry.no_answer in _SPOILT:
+        if entry.no_answer in _SPOILT and self._gives_enough(signed, whole=whole):
             # What a network spoilt comes whole the second time: the same challenge is answered
             # alike, and opens nothing more.
             entry = await provider.challenge(case.commitment_sha256, signed, whole=whole)
@@ -346,6 +346,11 @@ class Auditor:
                 entry.no_answer = spoilt
                 entry.ClearField(field)  # type: ignore[arg-type]
         return case, entry
+
+    def _gives_enough(self, challenge: envelope_pb2.Envelope, *, whole: bool) -> bool:
+        """Say whether an answer to a challenge that is sent now could be told from a late one."""
+        sent = receipt_pb2.Round(challenge=challenge, sent_at=wall_time())
+        return seconds_given(sent, whole=whole) > self._policy.deadline_seconds / 2
 
     def _deadline(self) -> Timestamp:
         end = read_time(wall_time()) + timedelta(seconds=self._policy.deadline_seconds)

@@ -179,7 +179,7 @@ class ProviderClient:
         entry = receipt_pb2.Round(challenge=challenge, sent_at=wall_time())
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
-        latest = loop.time() + _given(entry, whole=whole) / 2
+        latest = loop.time() + seconds_given(entry, whole=whole) / 2
         left = self._timeout
         while True:
             try:
@@ -249,10 +249,10 @@ class ProviderClient:
 def _looks_late(entry: receipt_pb2.Round, *, whole: bool) -> bool:
     """Say whether nothing came in time, or what came is past the challenge's deadline."""
     waited = read_time(entry.received_at) - read_time(entry.sent_at)
-    return entry.no_answer == _LATE or waited.total_seconds() > _given(entry, whole=whole)
+    return entry.no_answer == _LATE or waited.total_seconds() > seconds_given(entry, whole=whole)
 
 
-def _given(entry: receipt_pb2.Round, *, whole: bool) -> float:
+def seconds_given(entry: receipt_pb2.Round, *, whole: bool) -> float:
     """Return the seconds that a challenge gives from when it is sent."""
     read = read_whole_challenge if whole else read_challenge
     try:

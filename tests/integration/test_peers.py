@@ -258,6 +258,30 @@ async def test_an_answer_that_nobody_signed_is_no_answer(
     assert verdict.exposure == receipt_pb2.Exposure()
 
 
+async def test_an_answer_that_comes_spoilt_and_late_is_not_asked_for_again(
+    parties: Parties, provider: Provider
+) -> None:
+    # A second answer to the same challenge could not be told from a late one, and evidence with
+    # it would be none.
+    def soon(policy: profile_pb2.Policy) -> None:
+        policy.challenge_deadline.FromMilliseconds(2_000)
+
+    asked = 0
+
+    async def late(*_: object) -> Opening:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(1.2)
+        return await _unsigned()
+
+    reply = run_session(provider)
+    async with misbehaving(provider, answer=late) as target:
+        verdict = await audit(parties, reply.receipt, target, policy=small_policy(soon))
+    assert asked == 1
+    assert unanswered(verdict)
+    assert says(verdict, "not_signed_by_provider")
+
+
 @pytest.mark.parametrize(
     "code",
     [
