@@ -193,19 +193,31 @@ class KeyKeeper(KeyFolder):
             return added
 
     def revoke(self, keyid: str, at: datetime | None, root: Root) -> ListedKey:
-        """Date the revocation of a key; None for now. Signatures from then on do not count.
+        """Date the revocation of a key. Signatures from then on do not count.
+
+        Args:
+            keyid: Its beginning is enough.
+            at: None for the moment of this call, to the microsecond and by this machine's clock.
+                Rounded down it would take back what was signed just before; rounded up, or
+                dated when the folder is free or the last key set was issued, it would leave
+                whoever stole the key that long.
+            root: Signs the key set.
 
         Raises:
-            ConfigurationError: No other key would be left to sign with.
+            ConfigurationError: No other key would be left to sign with, or by this machine's
+                clock the last key set is yet to be issued, and no date is given.
             InvalidInputError: There is no such key, it is revoked from earlier on, or the
                 date is not within its window.
         """
+        called = datetime.now(UTC)
         with self._locked():
             _, ring = self.read()
             now = _now(ring)
             root.require_current(now)
             found = find_key(ring, keyid)
-            at = now if at is None else at
+            if at is None:
+                _require_past(ring)
+                at = called
             if not found.not_before <= at < found.end:
                 msg = (
                     f"key {short_id(found.key)} counts from "
@@ -374,6 +386,21 @@ def _new_signer(name: str, key: NewKey) -> Signer:
         msg = "the URI of a signing key is written down; name the PIN's file (pin-source=file:…)"
         raise ConfigurationError(msg)
     return signer_from_uri(key.uri, name).current()
+
+
+def _require_past(ring: KeyRing) -> None:
+    """Check that this machine's clock is past the last issue: else nobody can say what is now.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    now = datetime.now(UTC)
+    if ring.issued_at is not None and now < ring.issued_at:
+        msg = (
+            f"by this machine's clock it is {now.isoformat()}, and the key set was issued at "
+            f"{ring.issued_at.isoformat()}: set the clock, or say from when with --at"
+        )
+        raise ConfigurationError(msg)
 
 
 def _now(ring: KeyRing | None = None) -> datetime:

@@ -52,6 +52,19 @@ def names(folder: KeyKeeper) -> set[str]:
     return {path.name for path in folder.path.iterdir()}
 
 
+def tell(patch: pytest.MonkeyPatch, *times: datetime) -> None:
+    """Have the keeper's clock tell these times, the last one ever after."""
+    left = list(times)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            assert tz is UTC
+            return left.pop(0) if len(left) > 1 else left[0]
+
+    patch.setattr(key_keeper, "datetime", Clock)
+
+
 def require_good(folder: KeyKeeper) -> None:
     """Check that the folder signs what its own key set, and root, bear out."""
     signer = RotatingSigner(folder.path, "acme")
@@ -144,15 +157,9 @@ def test_a_full_key_set_takes_no_further_key(
 def test_a_key_set_is_never_dated_before_the_last(
     folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Behind(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            assert tz is UTC
-            return datetime.now(UTC) - HOUR
-
     first = ring_of(folder).issued_at
     with monkeypatch.context() as patch:
-        patch.setattr(key_keeper, "datetime", Behind)
+        tell(patch, datetime.now(UTC) - HOUR)
         folder.rotate(KEY, HOUR, folder.root(None))
     assert ring_of(folder).issued_at == first
     require_good(folder)
@@ -235,6 +242,43 @@ def test_a_revoked_key_counts_no_more(folder: KeyKeeper) -> None:
     assert revoked.is_valid(revoked.revoked_at - timedelta(seconds=1))
     assert ring_of(folder).sequence == 3
     require_good(folder)
+
+
+def test_what_was_signed_in_the_second_of_a_revocation_counts_until_the_call_and_no_longer(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.rotate(KEY, HOUR, folder.root(None))
+    called = datetime.now(UTC).replace(microsecond=700_001) + timedelta(seconds=1)
+    tell(monkeypatch, called)
+    folder.revoke(ring_of(folder).keys[0].key.keyid, None, folder.root(None))
+    old = ring_of(folder).keys[0]
+    assert old.is_valid(called - timedelta(microseconds=1))
+    assert not old.is_valid(called)
+
+
+def test_a_revocation_that_waits_is_dated_when_it_was_asked_for(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.rotate(KEY, HOUR, folder.root(None))
+    called = datetime.now(UTC)
+    tell(monkeypatch, called, called + timedelta(seconds=20))
+    folder.revoke(ring_of(folder).keys[0].key.keyid, None, folder.root(None))
+    assert ring_of(folder).keys[0].revoked_at == called
+
+
+def test_a_clock_that_is_behind_the_key_set_does_not_say_when_a_key_is_revoked(
+    folder: KeyKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.rotate(KEY, HOUR, folder.root(None))
+    before = ring_of(folder)
+    keyid = before.keys[0].key.keyid
+    tell(monkeypatch, datetime.now(UTC) - timedelta(minutes=2))
+    with pytest.raises(ConfigurationError, match="say from when with --at"):
+        folder.revoke(keyid, None, folder.root(None))
+    assert ring_of(folder).keys == before.keys
+    assert before.issued_at is not None
+    at = before.issued_at + timedelta(seconds=1)
+    assert folder.revoke(keyid, at, folder.root(None)).end == at
 
 
 def test_a_key_can_be_revoked_from_an_earlier_day(folder: KeyKeeper) -> None:
