@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -161,9 +161,18 @@ async def make_server(
 
 
 async def make_guarded_server(
-    holder: Callable[[bytes], Provider], settings: ServiceSettings | None = None
+    holder: Callable[[bytes], Provider],
+    settings: ServiceSettings | None = None,
+    *,
+    beside: Iterable[str] = (),
 ) -> transport.Server:
-    """Return a server as `make_server` does, for several providers (see `ProviderServicer`)."""
+    """Return a server as `make_server` does, for several providers (see `ProviderServicer`).
+
+    Args:
+        holder: As `ProviderServicer` takes it.
+        settings: How callers are met.
+        beside: Full names of services that the caller adds.
+    """
     chosen = settings or ServiceSettings()
     observer = chosen.observer
     guard = transport.Guard(
@@ -173,7 +182,9 @@ async def make_guarded_server(
         observer=observer,
     )
     workers = transport.Workers(threads=chosen.threads, queue=chosen.queue)
-    server = await transport.make_server(SERVICE, guard=guard, max_request_bytes=MAX_REQUEST_BYTES)
+    server = await transport.make_server(
+        SERVICE, *beside, guard=guard, max_request_bytes=MAX_REQUEST_BYTES
+    )
     pb_grpc.add_ProviderServiceServicer_to_server(ProviderServicer(holder, workers), server)
     server.at_stop(workers.close)
     return server

@@ -44,7 +44,6 @@ class Malformed:
         padding: Bytes of signatures of nobody beside the true one.
         request: Hex, in place of the whole request.
         seconds: The call's own deadline; None for none, below 0 for the usual one.
-        unless: `package.Service/Method`; where the target has it, the case is not for it.
     """
 
     method: str
@@ -58,7 +57,6 @@ class Malformed:
     padding: int = 0
     request_hex: str | None = None
     seconds: float | None = -1.0
-    unless: str = ""
 
     @classmethod
     def of(cls, case: Case) -> Self:

@@ -198,9 +198,6 @@ class ProviderDriver:
     async def call(self, case: Case) -> None:
         """Send one request, malformed or not."""
         wanted = Malformed.of(case)
-        if wanted.unless and await self._wire.implements(wanted.unless):
-            msg = f"the target has {wanted.unless}: sample traffic, which asks for less"
-            raise NotApplicable(msg)
         reply: Reply | None = None
         commitment, fingerprints = secrets.token_bytes(32), secrets.token_bytes(32)
         if wanted.needs_key and self._setting.signer is None:

@@ -23,7 +23,6 @@ M = TypeVar("M", bound=Message)
 OK: Final = "OK"
 UNAVAILABLE: Final = "UNAVAILABLE"
 LATE: Final = "DEADLINE_EXCEEDED"
-UNIMPLEMENTED: Final = "UNIMPLEMENTED"
 NEVER: Final = "NOTHING"
 """In place of a status, where a call had no deadline and nothing came."""
 
@@ -141,10 +140,6 @@ class Wire:
                 f"({str(answer)[:400]}); is it running, and are the TLS options its own?"
             )
             raise PeerUnavailableError(msg, status=answer.status)
-
-    async def implements(self, method: str) -> bool:
-        """Whether the target has a method, whatever it answers to an empty request."""
-        return (await self.call(method, b"")).status != UNIMPLEMENTED
 
     async def health(self, service: str) -> str:
         """Return the health of a service, empty for the server's."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 from grpc import aio
+from grpc_health.v1 import health_pb2
 
 from coin_protocol import transport
+from coin_protocol.conformance.wire import Wire
 from coin_protocol.errors import (
     InvalidInputError,
     PeerUnavailableError,
@@ -19,7 +23,9 @@ from coin_protocol.v1 import (
     replay_service_pb2_grpc,
 )
 from provider_sdk.provider import Provider
-from provider_sdk.replay import Replay, ReplayServicer
+from provider_sdk.replay import Replay
+from provider_sdk.replay.server import REPLAY_SERVICE, make_replay_server
+from provider_sdk.service import SERVICE
 from tests.support.parties import (
     ANSWER,
     WAIT_SECONDS,
@@ -27,6 +33,9 @@ from tests.support.parties import (
 )
 from tests.support.replays import SHORT, ask, replaying
 from tests.support.servers import served
+
+GENERATE = f"/{REPLAY_SERVICE}/Generate"
+HEALTH = "/grpc.health.v1.Health/Check"
 
 # Replays
 
@@ -88,12 +97,46 @@ async def test_a_stream_that_breaks_off_leaves_no_receipt(provider: Provider) ->
             del model, request, client_nonce
             yield replay_service_pb2.GenerateResponse(answer_delta="a")
 
-    server = await transport.make_server("x")
-    replay_service_pb2_grpc.add_ReplayServiceServicer_to_server(
-        ReplayServicer({"broken": Broken(provider, [SHORT])}), server
-    )
+    server = await make_replay_server({"broken": Broken(provider, [SHORT])})
     async with served(server) as target:
         with pytest.raises(PeerUnavailableError, match="without a commitment"):
             await ask(target, "broken")
     with pytest.raises(PeerUnavailableError, match="UNAVAILABLE"):
         await ask(target, "broken")
+
+
+# How callers are met
+
+
+@pytest.mark.parametrize("method", [GENERATE, f"/{SERVICE}/GetKeySet"])
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(None, "DEADLINE_MISSING"), (400.0, "DEADLINE_TOO_LONG")]
+)
+async def test_a_call_without_a_deadline_in_bounds_is_told_what_to_do(
+    method: str, seconds: float | None, reason: str
+) -> None:
+    async with replaying(Parties()) as target, aio.insecure_channel(target) as channel:
+        call: Any = channel.unary_stream(method)
+        with pytest.raises(aio.AioRpcError) as caught:
+            async for _ in call(b"", timeout=seconds):
+                pass
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    info = transport.details_of(caught.value, error_details_pb2.ErrorInfo())
+    assert info is not None
+    assert info.reason == reason
+    assert "a deadline of at most 300 s" in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("service", [REPLAY_SERVICE, SERVICE, ""])
+async def test_health_says_that_each_service_serves_and_needs_no_deadline(service: str) -> None:
+    async with replaying(Parties()) as target, aio.insecure_channel(target) as channel:
+        check: Any = channel.unary_unary(HEALTH)
+        raw = await check(health_pb2.HealthCheckRequest(service=service).SerializeToString())
+    reply = health_pb2.HealthCheckResponse.FromString(raw)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_lists_both_services() -> None:
+    async with replaying(Parties()) as target, transport.open_channel(target, None) as channel:
+        wire = Wire(channel, target, WAIT_SECONDS)
+        assert await wire.services() >= {REPLAY_SERVICE, SERVICE}

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from coin_protocol import transport
 from coin_protocol.testing.adversaries import Adversary
 from coin_protocol.v1 import profile_pb2, receipt_pb2
-from coin_protocol.v1.replay_service_pb2_grpc import add_ReplayServiceServicer_to_server
-from provider_sdk.replay import ReplayServicer, Trace
-from provider_sdk.service import make_server
+from provider_sdk.replay import Trace
+from provider_sdk.replay.server import make_replay_server
 from tests.support.parties import ANSWER, PROVIDER, REASONING, WAIT_SECONDS, Parties, easy
 from tests.support.servers import served
 from verifier_sdk.replay_client import ask_replay
@@ -44,8 +43,7 @@ async def replaying(parties: Parties, liar: Adversary = HONEST) -> AsyncIterator
         verifiers=parties.verifiers,
     ) as provider:
         replay = liar.replay(provider, [LONG, SHORT], tokens_per_second=TOKENS_PER_SECOND)
-        server = await make_server(provider)
-        add_ReplayServiceServicer_to_server(ReplayServicer({liar.name: replay}), server)
+        server = await make_replay_server({liar.name: replay})
         async with served(server) as target:
             yield target
 

@@ -14,9 +14,7 @@ from coin_protocol.testing.adversaries import Adversary, Found
 from coin_protocol.testing.small import small_profile
 from coin_protocol.testing.world import Edit
 from coin_protocol.v1 import envelope_pb2, profile_pb2
-from coin_protocol.v1.replay_service_pb2_grpc import add_ReplayServiceServicer_to_server
-from provider_sdk.replay import ReplayServicer
-from provider_sdk.service import make_server
+from provider_sdk.replay.server import make_replay_server
 from tests.support.parties import PROVIDER, Parties, easy, small_policy
 from tests.support.replays import HONEST, LONG, SHORT, TOKENS_PER_SECOND
 from tests.support.servers import served
@@ -88,7 +86,6 @@ async def playing(
     parties = Played(profile=chosen.profile, policy=small_policy(chosen.policy), liar=liar)
     with parties.provider(liar.provider) as provider:
         replay = liar.replay(provider, [LONG, SHORT], tokens_per_second=chosen.rate)
-        server = await make_server(provider)
-        add_ReplayServiceServicer_to_server(ReplayServicer({liar.name: replay}), server)
+        server = await make_replay_server({liar.name: replay})
         async with served(server) as target:
             yield parties, target

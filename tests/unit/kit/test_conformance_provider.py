@@ -31,12 +31,10 @@ from coin_protocol.signer import KeySigner
 from coin_protocol.testing.adversaries import ALL_ADVERSARIES, Adversary, Found
 from coin_protocol.testing.small import small_profile
 from coin_protocol.v1 import envelope_pb2, opening_pb2, profile_pb2
-from coin_protocol.v1.replay_service_pb2_grpc import add_ReplayServiceServicer_to_server
 from provider_sdk.answering import Answerer, Challenge
 from provider_sdk.provider import Provider
 from provider_sdk.record import SessionRecord
-from provider_sdk.replay import ReplayServicer
-from provider_sdk.service import make_server
+from provider_sdk.replay.server import make_replay_server
 from tests.support.certificates import Certificates
 from tests.support.parties import (
     PROVIDER,
@@ -121,8 +119,7 @@ async def replaying(
         verifiers=parties.verifiers,
     ) as provider:
         replay = liar.replay(provider, [LONG, SHORT], tokens_per_second=TOKENS_PER_SECOND)
-        server = await make_server(provider)
-        add_ReplayServiceServicer_to_server(ReplayServicer({liar.name: replay}), server)
+        server = await make_replay_server({liar.name: replay})
         async with served(server, tls) as target:
             yield target
 
@@ -134,13 +131,8 @@ async def test_our_provider_passes_every_case() -> None:
     parties = Parties(policy=small_policy(unhurried))
     async with replaying(parties) as target:
         results = await driven(target, setting(parties, question=LONG.question))
-    # It replays traces, so that it is not asked about deadlines.
     assert named(results, Status.FAILED) == set()
-    assert named(results, Status.SKIPPED) == {
-        PLAINTEXT,
-        "call-without-a-deadline",
-        "call-with-a-deadline-too-long",
-    }
+    assert named(results, Status.SKIPPED) == {PLAINTEXT}
 
 
 async def test_kept_receipts_do_where_nothing_can_be_asked() -> None:
