@@ -144,9 +144,13 @@ def load_verifiers(own: VerificationKey, others: list[str] | None) -> KeyRing:
     Raises:
         InvalidInputError: A value is not NAME=PATH, or a file is no public key.
     """
+    return pinned("verifiers", [own, *load_other_verifiers(others)])
+
+
+def load_other_verifiers(others: list[str] | None) -> list[VerificationKey]:
+    """Return the keys that `--other-verifier` names; errors as `load_verifiers`."""
     named = read_named_files(others or [])
-    keys = (VerificationKey.from_pem(name, pem) for name, pem in named.items())
-    return pinned("verifiers", [own, *keys])
+    return [VerificationKey.from_pem(name, pem) for name, pem in named.items()]
 
 
 def read_named_files(values: list[str]) -> dict[str, bytes]:

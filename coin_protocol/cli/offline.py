@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from coin_protocol import envelope
 from coin_protocol.checks import Trust
 from coin_protocol.cli.common import (
     FAILED,
@@ -38,6 +39,7 @@ from coin_protocol.cli.receipts import print_checks, receipt_verify
 from coin_protocol.errors import InvalidInputError, MissingDependencyError
 from coin_protocol.files import read_file
 from coin_protocol.keys import VerificationKey
+from coin_protocol.keyset import pinned
 from coin_protocol.models import Models
 from coin_protocol.offline import verify_bundle
 from coin_protocol.profile import Policy
@@ -105,6 +107,8 @@ def bundle_verify(  # noqa: PLR0913, PLR0917 - the options of a command
     bundle = read_bundle(read_file(file))
     name = parse(receipt_pb2.Verdict, bundle.verdict.payload).verifier or "verifier"
     own = VerificationKey.from_pem(name, read_file(verifier_key))
+    # The other keys are for challenges in the evidence: their word is not what was asked about.
+    envelope.verify(bundle.verdict, envelope.VERDICT, pinned("verifiers", [own]))
     trust = load_trust(root, root_domain, ca, load_verifiers(own, other_verifier))
     rules = load_policy(policy)
     loaded = load_profile(profile)

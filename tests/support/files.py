@@ -11,7 +11,7 @@ from typing import Any
 from coin_protocol.receipt import write_file
 from coin_protocol.signer import public_pem
 from coin_protocol.v1 import receipt_pb2
-from tests.support.parties import WAIT_SECONDS, Parties, run_session
+from tests.support.parties import WAIT_SECONDS, Parties, Reply, run_session
 from tests.support.servers import serving
 from verifier_sdk.client import ProviderClient
 
@@ -48,10 +48,14 @@ def leave_files(
     *,
     form: str = "binpb",
     edit: Callable[[receipt_pb2.Receipt], object] = lambda _: None,
+    before: Callable[[Reply], object] = lambda _: None,
     **auditor: Any,
 ) -> AuditFiles:
-    """Run a reply, `edit` its receipt and audit it; write what is left of all this."""
-    receipt, bundle = asyncio.run(_audit(parties, edit, auditor))
+    """Run a reply, `edit` its receipt and audit it; write what is left of all this.
+
+    What is to happen `before` the audit, does.
+    """
+    receipt, bundle = asyncio.run(_audit(parties, edit, before, auditor))
     files = AuditFiles(
         receipt=folder / f"receipt.{form}",
         bundle=folder / f"bundle.{form}",
@@ -70,11 +74,16 @@ def leave_files(
 
 
 async def _audit(
-    parties: Parties, edit: Callable[[receipt_pb2.Receipt], object], auditor: dict[str, Any]
+    parties: Parties,
+    edit: Callable[[receipt_pb2.Receipt], object],
+    before: Callable[[Reply], object],
+    auditor: dict[str, Any],
 ) -> tuple[receipt_pb2.Receipt, receipt_pb2.Bundle]:
     with parties.provider() as provider:
-        receipt = run_session(provider).receipt
+        reply = run_session(provider)
+        receipt = reply.receipt
         edit(receipt)
+        before(reply)
         async with (
             serving(provider) as target,
             ProviderClient(target, tls=None, timeout=WAIT_SECONDS) as client,

@@ -21,9 +21,11 @@ from coin_protocol.cli.common import (
     UNDECIDED,
     CaOption,
     JsonOption,
+    OtherVerifiersOption,
     PolicyOption,
     RootDomainOption,
     RootOption,
+    load_other_verifiers,
     load_policy,
     load_profile,
     load_trust,
@@ -31,9 +33,8 @@ from coin_protocol.cli.common import (
 from coin_protocol.errors import InvalidInputError
 from coin_protocol.files import read_file
 from coin_protocol.keyset import pinned
-from coin_protocol.profile import Policy
 from verifier_sdk.bill.formats import AUTO, FORMATS
-from verifier_sdk.bill.receipts import State
+from verifier_sdk.bill.receipts import Examiner, State
 
 if TYPE_CHECKING:
     from verifier_sdk.bill.book import ReceiptBook
@@ -87,6 +88,7 @@ def check(  # noqa: PLR0913 - the options of a command
         list[Path] | None,
         typer.Option(help="Public key (PEM) of a verifier whose audits you believe."),
     ] = None,
+    other_verifier: OtherVerifiersOption = None,
     max_rate: Annotated[
         float | None,
         typer.Option(help="Greatest plausible tokens a second; by default the policy's.", min=1),
@@ -108,7 +110,15 @@ def check(  # noqa: PLR0913 - the options of a command
 
     rules = load_policy(policy)
     trust = _trust(root, root_domain, ca)
-    book = _read_book(receipts, trust, profile, rules, verifier_key)
+    loaded = [load_profile(name) for name in profile or ["default", "demo"]]
+    examiner = Examiner(
+        trust,
+        {each.digest: each for each in loaded},
+        rules,
+        _own_keys(verifier_key, trust, other_verifier),
+        load_other_verifiers(other_verifier),
+    )
+    book = _read_book(receipts, examiner)
     checking = BillCheck(
         bill,
         form=form,
@@ -142,26 +152,22 @@ def _trust(
     return load_trust(roots, domains, authorities, pinned("verifiers", ()))
 
 
-def _read_book(
-    paths: list[Path] | None,
-    trust: Trust | None,
-    profiles: list[str] | None,
-    policy: Policy,
-    verifier_keys: list[Path] | None,
-) -> ReceiptBook:
-    from verifier_sdk.bill.book import ReceiptBook
-    from verifier_sdk.bill.receipts import Examiner
-
-    if verifier_keys and trust is None:
+def _own_keys(
+    paths: list[Path] | None, trust: Trust | None, others: list[str] | None
+) -> list[bytes]:
+    """Return the keys of `--verifier-key`, once it is clear that they can do something."""
+    if paths and trust is None:
         msg = "--verifier-key needs --root or --root-domain: an audit is of a receipt that verifies"
         raise InvalidInputError(msg)
-    loaded = [load_profile(name) for name in profiles or ["default", "demo"]]
-    examiner = Examiner(
-        trust,
-        {each.digest: each for each in loaded},
-        policy,
-        [read_file(path) for path in verifier_keys or ()],
-    )
+    if others and not paths:
+        msg = "--other-verifier needs --verifier-key: it helps to read an audit that you believe"
+        raise InvalidInputError(msg)
+    return [read_file(path) for path in paths or ()]
+
+
+def _read_book(paths: list[Path] | None, examiner: Examiner) -> ReceiptBook:
+    from verifier_sdk.bill.book import ReceiptBook
+
     with ERR.status("reading receipts") as status:
 
         def told(count: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from coin_protocol import envelope
 from coin_protocol.checks import CHECKS, Case, Trust, run_checks
 from coin_protocol.encoding import digest
 from coin_protocol.errors import InvalidInputError, StatementError, VerificationError
@@ -101,12 +102,15 @@ class Examiner:
         profiles: By digest; those that receipts may be made under, one at least.
         policy: The verifier's own rules.
         verifiers: PEM public keys of verifiers whose audits are believed.
+        others: Keys of further verifiers, who may have asked about a commitment before. Their
+            own audits are not believed.
     """
 
     trust: Trust | None
     profiles: Mapping[bytes, Profile]
     policy: Policy
     verifiers: Sequence[bytes] = field(default=())
+    others: Sequence[VerificationKey] = field(default=())
 
     def receipt(
         self, receipt: receipt_pb2.Receipt, origin: str = "", response_id: str = ""
@@ -159,9 +163,10 @@ class Examiner:
             claimed = parse(receipt_pb2.Verdict, bundle.verdict.payload)
             name = claimed.verifier or "verifier"
             keys = [VerificationKey.from_pem(name, pem) for pem in self.verifiers]
+            envelope.verify(bundle.verdict, envelope.VERDICT, pinned("verifiers", keys))
             found = verify_bundle(
                 bundle,
-                trust=replace(self.trust, verifiers=pinned("verifiers", keys)),
+                trust=replace(self.trust, verifiers=pinned("verifiers", [*keys, *self.others])),
                 profile=self.profiles[claimed.profile_sha256],
                 policy=self.policy,
             )

@@ -114,6 +114,7 @@ def test_a_finding_beside_a_line_that_cannot_be_read_is_code_1(bill: Coin, tmp_p
         [DATA / "coin.jsonl", "--max-rate", "0"],
         [DATA / "coin.jsonl", "--ca", DATA / "coin.jsonl"],
         [DATA / "coin.jsonl", "--verifier-key", DATA / "coin.jsonl"],
+        [DATA / "coin.jsonl", "--other-verifier", f"other={DATA / 'coin.jsonl'}"],
         [DATA / "coin.jsonl", "--root", DATA / "coin.jsonl"],
         [],
     ],
