@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         cases,
         decided,
     )
+    from coin_protocol.testing.strategies.certifying import DrawnRoot, domains, roots
     from coin_protocol.testing.strategies.evidence import Proof, evidences, proofs
     from coin_protocol.testing.strategies.keys import (
         envelopes,
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "auditing": "Decided audits bundles cases decided",
+    "certifying": "DrawnRoot domains roots",
     "evidence": "Proof evidences proofs",
     "keys": (
         "envelopes key_rings key_sets listed_keys rotations signed_key_sets signers trusts "
@@ -144,6 +146,7 @@ _MODULES = {name: module for module, names in _HOME.items() for name in names.sp
 
 __all__ = [
     "Decided",
+    "DrawnRoot",
     "DrawnWorld",
     "Proof",
     "SignedHead",
@@ -164,6 +167,7 @@ __all__ = [
     "decided",
     "deliveries",
     "digests",
+    "domains",
     "draws",
     "edge_openings",
     "envelopes",
@@ -194,6 +198,7 @@ __all__ = [
     "refusals",
     "register",
     "replies",
+    "roots",
     "rotations",
     "rounds",
     "seen_checkpoints",
@@ -235,3 +240,8 @@ def __getattr__(name: str) -> object:
     home = import_module(f"{__name__}.{_MODULES[name]}")
     value = globals()[name] = getattr(home, name)
     return value
+
+
+# Hypothesis calls `register` as it is imported, which must not be in the middle of a module whose
+# classes are registered.
+import_module("hypothesis")

@@ -15,13 +15,15 @@ from coin_protocol.checkpoint import sign_checkpoint
 from coin_protocol.checks import Trust
 from coin_protocol.evidence import Kind, commitment_equivocation, head_equivocation
 from coin_protocol.keys import ListedKey, read_time
-from coin_protocol.keyset import ROOT_KEY_NAME, SignedKeySet, sign_key_set
+from coin_protocol.keyset import SignedKeySet, pinned, sign_key_set
 from coin_protocol.note import NoteSigner, NoteVerifier
-from coin_protocol.testing.strategies.keys import pooled, signed, trust
+from coin_protocol.testing.strategies.certifying import roots
+from coin_protocol.testing.strategies.keys import signed
 from coin_protocol.testing.strategies.logs import heads
+from coin_protocol.testing.strategies.pool import pooled
 from coin_protocol.testing.strategies.statements import commitments
 from coin_protocol.testing.strategies.values import EARLIEST, LATEST, times
-from coin_protocol.testing.world import PROVIDER
+from coin_protocol.testing.world import PROVIDER, START
 from coin_protocol.v1 import evidence_pb2 as pb
 from coin_protocol.v1 import statements_pb2
 
@@ -87,14 +89,13 @@ def _of_commitments(draw: st.DrawFn) -> Proof:
     ended_at = read_time(first.ended_at)
     revoked_at = draw(st.none() | times(least=ended_at + timedelta(seconds=1)))
     listed = ListedKey(pooled(PROVIDER).public, EARLIEST, LATEST, revoked_at)
-    signed_keys = sign_key_set(
-        PROVIDER, [listed], root=pooled(ROOT_KEY_NAME), issued_at=EARLIEST, sequence=1
-    )
-    believed = trust()
+    root = draw(roots(at=START))
+    signed_keys = sign_key_set(PROVIDER, [listed], root=root.signer, issued_at=START, sequence=1)
+    believed = root.trust(pinned("verifiers", ()))
     evidence = commitment_equivocation(
         signed(first, envelope.COMMITMENT),
         signed(second, envelope.COMMITMENT),
-        key_set=SignedKeySet(signed_keys),
+        key_set=SignedKeySet(signed_keys, root.chain),
         trust=believed,
     )
     return Proof(evidence, trust=believed)

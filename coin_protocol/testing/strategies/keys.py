@@ -1,19 +1,12 @@
-"""Keys, key sets with windows, revocations and rotations, and envelopes.
-
-Private keys come out of a pool that is made once: making one takes longer than a draw.
-"""
+"""Keys, key sets with windows, revocations and rotations, and envelopes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from hashlib import sha256
 from typing import Final
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -22,49 +15,28 @@ from coin_protocol import envelope
 from coin_protocol.checks import Trust
 from coin_protocol.keys import ECDSA_P256, ED25519, KeyRing, ListedKey, VerificationKey
 from coin_protocol.keyset import ROOT_KEY_NAME, SignedKeySet, pinned, sign_key_set
-from coin_protocol.signer import KeySigner, PrivateKey
+from coin_protocol.signer import KeySigner
+from coin_protocol.testing.strategies.certifying import (
+    DOMAINS,
+    PINNED,
+    DrawnRoot,
+    domain,
+    domains,
+    roots,
+)
+from coin_protocol.testing.strategies.pool import POOL, pooled
 from coin_protocol.testing.strategies.values import EARLIEST, LATEST, names, times
 from coin_protocol.testing.world import PROVIDER, VERIFIER
 from coin_protocol.v1 import envelope_pb2, keys_pb2
-
-POOL: Final = 8
-"""Keys that are drawn from, of each algorithm."""
 
 _TICK: Final = timedelta(microseconds=1)
 _SEQUENCES: Final = st.integers(1, 1 << 32)
 
 
-class PooledSigner(KeySigner):
-    """A signer that gives one signature for the same bytes, whichever its algorithm."""
-
-    def sign(self, data: bytes) -> bytes:
-        """Return a signature over `data`; of ECDSA the one of RFC 6979."""
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-        return super().sign(data)
-
-
-@lru_cache(maxsize=1024)
-def pooled(
-    name: str, number: int = 0, algorithm: keys_pb2.KeyAlgorithm.ValueType = ED25519
-) -> PooledSigner:
-    """Return the signer of this number under a name, always the same one."""
-    return PooledSigner(name, _private(number, algorithm))
-
-
-@lru_cache(maxsize=256)
-def _private(number: int, algorithm: keys_pb2.KeyAlgorithm.ValueType) -> PrivateKey:
-    raw = sha256(b"key %d of the strategies" % number).digest()
-    if algorithm == ED25519:
-        return ed25519.Ed25519PrivateKey.from_private_bytes(raw)
-    # With its first byte cleared it is below the order of the group, and not 0.
-    return ec.derive_private_key(int.from_bytes(raw[1:]), ec.SECP256R1())
-
-
 def trust() -> Trust:
-    """Return whom to believe of what is drawn outside a world: its one root and verifier."""
+    """Return whom to believe of what is drawn outside a world: all its roots, one verifier."""
     verifiers = pinned("verifiers", [pooled(VERIFIER).public])
-    return Trust([pooled(ROOT_KEY_NAME).public], verifiers)
+    return Trust([PINNED.signer.public], verifiers, [domain(name) for name in DOMAINS])
 
 
 def signers(
@@ -164,16 +136,29 @@ def key_rings(
     )
 
 
+@st.composite
 def signed_key_sets(
+    draw: st.DrawFn,
     *,
     owner: SearchStrategy[str] | None = None,
     least: int = 1,
     most: int = 4,
     revoked: SearchStrategy[bool] | None = None,
-) -> SearchStrategy[SignedKeySet]:
-    """Return a strategy of signed key sets, by the root of `trust`; options as of `key_rings`."""
-    rings = key_rings(owner=owner, least=least, most=most, revoked=revoked)
-    return rings.map(lambda ring: SignedKeySet(_signed(ring)))
+    certified: SearchStrategy[bool] | None = None,
+) -> SignedKeySet:
+    """Draw signed key sets, with the certificates of their root where it has any.
+
+    Args:
+        draw: Of Hypothesis.
+        owner: As of `key_rings`.
+        least: As of `key_rings`.
+        most: As of `key_rings`.
+        revoked: As of `key_rings`.
+        certified: As of `roots`.
+    """
+    ring = draw(key_rings(owner=owner, least=least, most=most, revoked=revoked))
+    root = draw(roots(certified=certified, at=ring.issued_at or EARLIEST))
+    return SignedKeySet(_signed(ring, root), root.chain)
 
 
 def key_sets(
@@ -188,11 +173,11 @@ def key_sets(
     return rings.map(lambda ring: keys_pb2.KeySet.FromString(_signed(ring).payload))
 
 
-def _signed(ring: KeyRing) -> envelope_pb2.Envelope:
+def _signed(ring: KeyRing, root: DrawnRoot = PINNED) -> envelope_pb2.Envelope:
     return sign_key_set(
         ring.owner,
         ring.keys,
-        root=pooled(ROOT_KEY_NAME),
+        root=root.signer,
         # Never None in a ring that was drawn.
         issued_at=ring.issued_at or EARLIEST,
         sequence=ring.sequence,
@@ -229,12 +214,14 @@ def rotations(
 
 @st.composite
 def trusts(draw: st.DrawFn) -> Trust:
-    """Draw whom a reader believes: roots and verifiers that are pinned."""
-    roots = draw(st.lists(st.integers(0, POOL - 1), min_size=1, max_size=2, unique=True))
-    verifiers = draw(st.lists(verification_keys(), max_size=3))
-    return Trust(
-        [pooled(ROOT_KEY_NAME, number).public for number in roots], pinned("verifiers", verifiers)
+    """Draw whom a reader believes: roots and verifiers that are pinned, and domains."""
+    named = draw(st.lists(domains(), max_size=2, unique_by=lambda found: found.domain))
+    numbers = st.lists(
+        st.integers(0, POOL - 1), min_size=0 if named else 1, max_size=2, unique=True
     )
+    pins = [pooled(ROOT_KEY_NAME, number).public for number in draw(numbers)]
+    verifiers = draw(st.lists(verification_keys(), max_size=3))
+    return Trust(pins, pinned("verifiers", verifiers), named)
 
 
 def signed(message: Message, payload_type: str, name: str = PROVIDER) -> envelope_pb2.Envelope:

@@ -29,7 +29,7 @@ from coin_protocol.note import (
     add_signatures,
     open_note,
 )
-from coin_protocol.testing.strategies.keys import POOL, pooled
+from coin_protocol.testing.strategies.pool import POOL, pooled
 from coin_protocol.testing.strategies.values import Ints, digests, names, session_ids, sizes
 
 Leaf = CommitmentLeaf | VerdictLeaf

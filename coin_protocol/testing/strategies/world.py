@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from coin_protocol import envelope
+from coin_protocol.checks import Trust
 from coin_protocol.delivery import DELIVERY_FORMAT
 from coin_protocol.keys import ECDSA_P256, ListedKey
-from coin_protocol.keyset import ROOT_KEY_NAME, sign_key_set, stamp
+from coin_protocol.keyset import ROOT_KEY_NAME, pinned, sign_key_set, stamp
 from coin_protocol.opening import Opener
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.signer import KeySigner
 from coin_protocol.testing.profiles import rules_policy
-from coin_protocol.testing.strategies.keys import listed_key_lists, pooled
+from coin_protocol.testing.strategies.certifying import PINNED, DrawnRoot, roots
+from coin_protocol.testing.strategies.keys import listed_key_lists
+from coin_protocol.testing.strategies.pool import pooled
 from coin_protocol.testing.strategies.rules import profiles
 from coin_protocol.testing.strategies.statements import (
     ID_SOURCES,
@@ -43,7 +46,7 @@ from coin_protocol.testing.strategies.values import (
     times,
     timestamps,
 )
-from coin_protocol.testing.world import PROVIDER, START, Reply, World
+from coin_protocol.testing.world import PROVIDER, START, VERIFIER, Reply, World
 from coin_protocol.usage import generated_tokens
 from coin_protocol.v1 import (
     delivery_pb2,
@@ -80,6 +83,7 @@ class DrawnWorld(World):
         ecdsa: Names of the provider's keys that sign with ECDSA.
         rotated: Whether answers to challenges are signed with another key than the reply.
         revoked_at: When the key of the reply was revoked, if it ever was: after the audit.
+        root: Signs the key set.
     """
 
     ids: tuple[int, ...] = ()
@@ -87,6 +91,7 @@ class DrawnWorld(World):
     ecdsa: frozenset[str] = frozenset()
     rotated: bool = False
     revoked_at: datetime | None = None
+    root: DrawnRoot = PINNED
 
     def __repr__(self) -> str:
         """Name what was drawn: all of it would fill pages."""
@@ -94,12 +99,24 @@ class DrawnWorld(World):
         keys = f"{len(self.others)} other keys, rotated={self.rotated}, ecdsa={sorted(self.ecdsa)}"
         return (
             f"DrawnWorld(seed={self.seed!r}, ids={list(self.ids)}, {keys}, "
-            f"block_size={self.profile.block_size}, {caps})"
+            f"{self.root}, block_size={self.profile.block_size}, {caps})"
         )
 
     def signer(self, name: str) -> KeySigner:
-        """Return the signer of this name, the same in every world."""
+        """Return the signer of this name, but for the root the same in every world."""
+        if name == ROOT_KEY_NAME:
+            return self.root.signer
         return pooled(name, 0, ECDSA_P256) if name in self.ecdsa else pooled(name)
+
+    @property
+    def trust(self) -> Trust:
+        """The provider's root, pinned or by its domain, and the verifier's key."""
+        return self.root.trust(pinned("verifiers", [self.signer(VERIFIER).public]))
+
+    @property
+    def root_chain(self) -> tuple[bytes, ...]:
+        """The certificates of the provider's root, where it has any."""
+        return self.root.chain
 
     def key_set(
         self,
@@ -150,6 +167,7 @@ def worlds(
     *,
     profile: SearchStrategy[Profile] | None = None,
     policy: SearchStrategy[Policy] | None = None,
+    root: SearchStrategy[DrawnRoot] | None = None,
 ) -> DrawnWorld:
     """Draw a provider's and a verifier's keys, profile and policy.
 
@@ -157,6 +175,7 @@ def worlds(
         draw: Of Hypothesis.
         profile: Of the small models.
         policy: Allows 1,000 tokens a second at least, and wants no cosine above 0.9999.
+        root: Signs the key set at `START`.
     """
     found = draw(profiles() if profile is None else profile)
     algorithms = found.message.key_algorithms
@@ -172,6 +191,7 @@ def worlds(
         ecdsa=frozenset(name for name, used in signing.items() if used == ECDSA_P256),
         rotated=rotated,
         revoked_at=draw(_REVOKED),
+        root=draw(roots() if root is None else root),
     )
 
 
@@ -449,6 +469,7 @@ def deliveries(
         client_nonce=found.receipt.client_nonce,
         nonce_from_client=draw(st.booleans()),
         key_set=found.receipt.key_set,
+        root_chain=found.receipt.root_chain,
         choices=choices,
         reported=draw(st.none() | usages()),
     )

@@ -28,16 +28,18 @@ from coin_protocol.errors import InvalidInputError
 from coin_protocol.evidence import Kind, read_evidence, verify_evidence
 from coin_protocol.exposure import Caps
 from coin_protocol.keys import ECDSA_P256, ED25519, KeyRing, ListedKey, VerificationKey, read_time
-from coin_protocol.keyset import SignedKeySet
+from coin_protocol.keyset import SignedKeySet, pinned, sign_key_set
 from coin_protocol.log_leaf import parse_leaf
 from coin_protocol.note import NoteAlgorithm, NoteVerifier, parse_signatures, split_note
 from coin_protocol.note_key import is_key_name
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.receipt import check_rounds, to_json
+from coin_protocol.root_certificate import RootDomain
 from coin_protocol.signer import KeySigner
 from coin_protocol.testing import strategies as coin
 from coin_protocol.testing.small import VOCABULARY, SmallModels
-from coin_protocol.testing.strategies.keys import pooled, trust
+from coin_protocol.testing.strategies.keys import trust
+from coin_protocol.testing.strategies.pool import pooled
 from coin_protocol.testing.world import PROVIDER, START, World
 from coin_protocol.usage import BESIDE, INSIDE, verify_usage
 from coin_protocol.v1 import (
@@ -167,8 +169,18 @@ def rotation(rings: tuple[KeyRing, KeyRing]) -> None:
 
 
 def trusted(found: Trust) -> None:
-    assert found.provider_roots
+    assert found.provider_roots or found.provider_domains
     assert all(listed.is_valid(START) for listed in found.verifiers.keys)
+
+
+def root_domain(found: RootDomain) -> None:
+    assert RootDomain(found.domain, found.authorities) == found
+
+
+def root(found: coin.DrawnRoot) -> None:
+    signed = sign_key_set(PROVIDER, [], root=found.signer, issued_at=START, sequence=1)
+    believed = found.trust(pinned("verifiers", ()))
+    assert rooted_keys(SignedKeySet(signed, found.chain), believed).owner == PROVIDER
 
 
 def any_envelope(message: envelope_pb2.Envelope) -> None:
@@ -334,6 +346,7 @@ VALID: dict[Callable[[], st.SearchStrategy[Any]], Callable[[Any], None]] = {
     coin.commitments: commitment,
     coin.cosignatures: cosignature,
     coin.deliveries: delivery,
+    coin.domains: root_domain,
     coin.draws: drawn,
     coin.edge_openings: edge,
     coin.envelopes: any_envelope,
@@ -360,6 +373,7 @@ VALID: dict[Callable[[], st.SearchStrategy[Any]], Callable[[Any], None]] = {
     coin.profiles: profile,
     coin.proofs: proof,
     coin.refusals: refusal,
+    coin.roots: root,
     coin.rotations: rotation,
     coin.rounds: a_round,
     coin.session_secrets: secret,
@@ -399,7 +413,8 @@ ELSEWHERE = {
     *("audits", "bundles", "cases", "decided", "openers", "receipts", "replies"),
     *("seen_checkpoints", "worlds", "usage_blocks", "usage_reports", "vendors"),
     *("awkward_sizes", "chunks", "client_nonces", "digests", "session_ids", "sizes", "times"),
-    *("timestamps", "token_ids", "register", "Decided", "DrawnWorld", "Proof", "SignedHead"),
+    *("timestamps", "token_ids", "register", "Decided", "DrawnRoot", "DrawnWorld", "Proof"),
+    "SignedHead",
 }
 
 

@@ -90,6 +90,14 @@ def test_a_key_set_with_a_revoked_key_shrinks_to_one_key() -> None:
     assert key.name == "0"
 
 
+def test_a_root_shrinks_to_a_pinned_key_and_a_certified_one_to_its_leaf() -> None:
+    assert not smallest(coin.roots(), lambda _: True).chain
+    found = smallest(coin.roots(), lambda root: root.domain is not None)
+    assert found.domain is not None
+    assert (len(found.chain), found.domain.domain) == (1, "acme.example")
+    assert len(smallest(coin.roots(), lambda root: len(root.chain) >= 3).chain) == 3
+
+
 def test_a_rotation_shrinks_to_one_key_and_one_after_it() -> None:
     def revoked(rings: tuple[KeyRing, KeyRing]) -> bool:
         return any(listed.revoked_at is not None for listed in rings[1].keys)
@@ -138,6 +146,7 @@ def test_a_reply_with_two_checkpoints_shrinks_to_two_full_blocks_of_trivial_ids(
     reply: Reply = smallest(coin.replies(), lambda found: len(found.receipt.checkpoints) >= 2)
     message = committed(reply.receipt)
     assert message.reasoning_tokens == 2 * reply.world.profile.block_size
+    assert not reply.receipt.root_chain
     assert message.block_count == 2
     assert reply.opener.tree.token_ids.slice(0, 99).tolist() == [0] * message.reasoning_tokens
 

@@ -121,6 +121,18 @@ print(found[-1].message.name)
     assert run(then) == "small\n"
 
 
+@pytest.mark.parametrize("module", [name for name in TYPES if ".strategies." in name])
+def test_a_module_of_strategies_may_be_imported_before_hypothesis(module: str) -> None:
+    (name, *_) = TYPES[module]
+    code = f"""
+from {module} import {name}
+from hypothesis import find, strategies as st
+print(type(find(st.from_type({name}), lambda _: True)).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{name}\n", done.stderr
+
+
 def test_strategies_import_no_sdk() -> None:
     then = """
 from coin_protocol.testing import strategies

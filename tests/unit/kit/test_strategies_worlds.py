@@ -166,6 +166,8 @@ REPLIES: dict[str, Callable[[Reply], bool]] = {
         listed.key.name == "provider" and listed.revoked_at is not None
         for listed in Audit(reply).case().keys.keys
     ),
+    "a pinned root": lambda reply: not reply.receipt.root_chain,
+    "a root with certificates": lambda reply: len(reply.receipt.root_chain) >= 2,
     "old keys": lambda reply: len(Audit(reply).case().keys) >= 3,
 }
 
