@@ -20,11 +20,11 @@ import pytest
 from coin_protocol import transport
 from coin_protocol.errors import PeerUnavailableError
 from coin_protocol.keyset import stamp
+from coin_protocol.testing.proxy import TcpProxy
 from coin_protocol.v1 import envelope_pb2, profile_pb2, receipt_pb2
 from provider_sdk.provider import Provider
 from tests.support.audits import audit, failed, says
 from tests.support.parties import WAIT_SECONDS, Parties, easy, run_session, small_policy
-from tests.support.proxies import Proxy
 from tests.support.servers import Manifest, Opening, misbehaving, serving_raw
 from verifier_sdk.client import ProviderClient
 
@@ -144,7 +144,7 @@ async def test_a_network_that_swallows_everything_accuses_nobody(
     parties: Parties, provider: Provider, *, silent: bool
 ) -> None:
     async with AsyncExitStack() as stack:
-        proxies: list[Proxy] = []
+        proxies: list[TcpProxy] = []
 
         async def answer(honest: Callable[[], Awaitable[Opening]], *_: object) -> Opening:
             if silent:
@@ -154,9 +154,7 @@ async def test_a_network_that_swallows_everything_accuses_nobody(
 
         reply = run_session(provider)
         target = await stack.enter_async_context(misbehaving(provider, answer=answer))
-        proxies.append(Proxy(target))
-        await proxies[0].up()
-        stack.push_async_callback(proxies[0].down)
+        proxies.append(await stack.enter_async_context(TcpProxy(target)))
         verdict = await audit(parties, reply.receipt, proxies[0].target, call_seconds=CALL_SECONDS)
     wanted = receipt_pb2.OUTCOME_INCONCLUSIVE if silent else receipt_pb2.OUTCOME_FAIL
     assert verdict.outcome == wanted

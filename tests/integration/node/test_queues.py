@@ -16,9 +16,9 @@ from nats.js.api import StreamConfig
 from sqlalchemy import Engine
 
 from coin_protocol.errors import ConfigurationError, TryLaterError
+from coin_protocol.testing.proxy import TcpProxy
 from tests.support.nodes import NATS, QUEUES, lease, nats_stream
 from tests.support.parties import WAIT_SECONDS
-from tests.support.proxies import Proxy
 from tests.support.submissions import bundle, decided, submission, submit
 from verifier_sdk.node import nats_queue
 from verifier_sdk.node.nats_queue import NatsQueue, NatsSettings
@@ -372,7 +372,7 @@ async def test_a_server_that_goes_away_and_comes_back_is_survived(
 ) -> None:
     monkeypatch.setattr(nats_queue, "_ANSWER_SECONDS", 0.3)
     assert nats_hall.nats is not None
-    proxy = Proxy(NATS.removeprefix("nats://"))
+    proxy = TcpProxy(NATS.removeprefix("nats://"))
     await proxy.up()
     nats_hall.nats = replace(nats_hall.nats, servers=[f"nats://{proxy.target}"])
     ids = kept(nats_hall.engine, 6)

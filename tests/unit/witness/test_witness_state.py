@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,18 +35,21 @@ LOGS = {ORIGIN: (HONEST.verifier,)}
 
 
 @cache
-def template() -> Path:
+def template() -> bytes:
     """Return a database as `coin witness init` makes it."""
-    folder = Path(tempfile.mkdtemp(prefix="coin-witness-"))
-    with witness_over(f"sqlite:///{folder / 'new.db'}", HONEST):
-        pass
-    return folder / "new.db"
+    with tempfile.TemporaryDirectory(prefix="coin-witness-") as folder:
+        path = Path(folder, "new.db")
+        with witness_over(f"sqlite:///{path}", HONEST):
+            pass
+        return path.read_bytes()
 
 
 @contextmanager
 def copied() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="coin-witness-") as folder:
-        yield Path(shutil.copy(template(), folder))
+        path = Path(folder, "new.db")
+        path.write_bytes(template())
+        yield path
 
 
 class Machine(RuleBasedStateMachine):
