@@ -17,7 +17,7 @@ NONCE_MAX_BYTES: Final = 64
 """Room for any digest that a client wants to use as nonce."""
 
 CHALLENGE_NONCE_BYTES: Final = 32
-"""PROTOCOL section 6."""
+"""As wide as the hash: no provider guesses what a verifier will draw (protocol, section 6)."""
 
 TOKEN_SALT_BYTES: Final = 16
 """128 bits: nobody tries them all to guess the token beside an opened one."""
@@ -72,7 +72,7 @@ FILE_BYTES_A_PART: Final = 32
 a part. An empty object of three bytes costs 45 times as many, and microseconds, to parse."""
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-"""One gRPC message, sent or received."""
+"""One gRPC message, sent or received; one receipt or reply over HTTP."""
 
 MAX_SIGNATURES: Final = 16
 """Signatures on one envelope."""
@@ -81,7 +81,7 @@ MAX_CHECKPOINTS: Final = MAX_BLOCKS
 """At most one for each full block."""
 
 CLOCK_SKEW_SECONDS: Final = 300
-"""By how much a provider lets a verifier's clock lag behind its own: as the default policy."""
+"""By how much honest clocks of two parties may differ: as the default policy."""
 
 MAX_ROUNDS: Final = FLIP_CHAIN_LENGTH
 """Every round uses a link of the chain."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.support.defences import held_in
 
 ROOT = Path(__file__).parents[2]
 LINES = (ROOT / "docs" / "threats.md").read_text().splitlines()
@@ -21,18 +21,6 @@ OF_OUR_OWN = {
     "test_harm_is_seen_where_there_is_some",
 }
 """Tests of what the others here rely on."""
-
-
-@cache
-def held_in(path: str) -> frozenset[str]:
-    """Return the tests in a file."""
-    tree = ast.parse((ROOT / path).read_text())
-    return frozenset(
-        node.name
-        for node in tree.body
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and node.name.startswith("test_")
-    )
 
 
 def test_there_are_tables() -> None:
