@@ -6,7 +6,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.exposure import ExposureMachine
-from tests.machines.systems import FOUND_OUT, fewer, finding
+from tests.machines.systems import FOUND_OUT, fewer, finding, tried
 from tests.machines.systems.provider_adapters import ledger_of
 from tests.machines.systems.provider_broken import (
     AnswersAnew,
@@ -43,14 +43,10 @@ class OfProcess(ExposureMachine):
     make = ledger_of(ProcessProvider)
 
 
-TestExposureOfRules = OfRules.TestCase
-TestExposureOfRules.settings = fewer(4)
-TestExposureInMemory = InMemory.TestCase
-TestExposureInMemory.settings = fewer(10)
-TestExposureOverSqlite = OverSqlite.TestCase
-TestExposureOverSqlite.settings = fewer(30)
-TestExposureOfAProcess = OfProcess.TestCase
-TestExposureOfAProcess.settings = fewer(30)
+TestExposureOfRules = tried(OfRules, fewer(4))
+TestExposureInMemory = tried(InMemory, fewer(10))
+TestExposureOverSqlite = tried(OverSqlite, fewer(30))
+TestExposureOfAProcess = tried(OfProcess, fewer(30))
 
 BROKEN = (
     ForgetsLedger,

@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.log import LogMachine
 from coin_protocol.testing.machines.rules import RuleBrokenError
-from tests.machines.systems import searching
+from tests.machines.systems import searching, tried
 from tests.machines.systems.log_process import ProcessLog
 from tests.machines.systems.log_pure import BROKEN, PureLog
 from tests.machines.systems.log_sqlite import SqliteLog
@@ -35,19 +35,20 @@ class OfProcess(LogMachine):
     most_entries = 600
 
 
-TestOfRules = OfRules.TestCase
+TestOfRules = tried(OfRules, settings())
 
-TestOfSqlite = OfSqlite.TestCase
-TestOfSqlite.settings = settings(ANY, max_examples=max(8, ANY.max_examples // 8))
+TestOfSqlite = tried(OfSqlite, settings(ANY, max_examples=max(8, ANY.max_examples // 8)))
 
-TestOfProcess = OfProcess.TestCase
-TestOfProcess.settings = settings(
-    ANY,
-    # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-    phases=[Phase.generate],
-    database=None,
-    max_examples=max(3, ANY.max_examples // 30),
-    stateful_step_count=max(10, ANY.stateful_step_count // 4),
+TestOfProcess = tried(
+    OfProcess,
+    settings(
+        ANY,
+        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+        phases=[Phase.generate],
+        database=None,
+        max_examples=max(3, ANY.max_examples // 30),
+        stateful_step_count=max(10, ANY.stateful_step_count // 4),
+    ),
 )
 
 SEARCH = searching()

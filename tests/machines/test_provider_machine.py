@@ -6,9 +6,10 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.exposure import Terms
-from coin_protocol.testing.machines.provider import ProviderMachine, ProviderSystem
+from coin_protocol.testing.machines.provider import ProviderMachine
+from coin_protocol.testing.machines.provider_system import ProviderSystem
 from coin_protocol.testing.machines.rules import Makes
-from tests.machines.systems import FOUND_OUT, fewer, finding
+from tests.machines.systems import FOUND_OUT, fewer, finding, tried
 from tests.machines.systems.provider_broken import (
     CommitsAgain,
     CountsKindsApart,
@@ -43,14 +44,10 @@ class OfProcess(ProviderMachine):
     make = ProcessProvider
 
 
-TestProviderOfRules = OfRules.TestCase
-TestProviderOfRules.settings = fewer(4)
-TestProviderInMemory = InMemory.TestCase
-TestProviderInMemory.settings = fewer(10)
-TestProviderOverSqlite = OverSqlite.TestCase
-TestProviderOverSqlite.settings = fewer(20)
-TestProviderProcess = OfProcess.TestCase
-TestProviderProcess.settings = fewer(30)
+TestProviderOfRules = tried(OfRules, fewer(4))
+TestProviderInMemory = tried(InMemory, fewer(10))
+TestProviderOverSqlite = tried(OverSqlite, fewer(20))
+TestProviderProcess = tried(OfProcess, fewer(30))
 
 BROKEN = (
     ForgetsLedger,

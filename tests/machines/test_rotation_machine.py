@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rotation import RotationMachine
-from tests.machines.systems import FOUND_OUT, fewer, finding
+from tests.machines.systems import FOUND_OUT, fewer, finding, tried
 from tests.machines.systems.provider_broken import (
     CountsFromOne,
     DropsEndedKeys,
@@ -27,9 +28,8 @@ class OfFolder(RotationMachine):
     make = FolderKeys
 
 
-TestRotationOfRules = OfRules.TestCase
-TestRotationOfAFolder = OfFolder.TestCase
-TestRotationOfAFolder.settings = fewer(5)
+TestRotationOfRules = tried(OfRules, settings())
+TestRotationOfAFolder = tried(OfFolder, fewer(5))
 
 BROKEN = (
     SignsWithEndedKey,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.stream import StreamMachine
-from tests.machines.systems import FOUND_OUT, fewer, finding
+from tests.machines.systems import FOUND_OUT, fewer, finding, tried
 from tests.machines.systems.provider_adapters import streams_of
 from tests.machines.systems.provider_broken import (
     LosesCheckpoint,
@@ -32,12 +32,9 @@ class OfProcess(StreamMachine):
     make = streams_of(ProcessProvider)
 
 
-TestStreamsOfRules = OfRules.TestCase
-TestStreamsOfRules.settings = fewer(2)
-TestStreamsOverSqlite = OverSqlite.TestCase
-TestStreamsOverSqlite.settings = fewer(30)
-TestStreamsOfAProcess = OfProcess.TestCase
-TestStreamsOfAProcess.settings = fewer(30)
+TestStreamsOfRules = tried(OfRules, fewer(2))
+TestStreamsOverSqlite = tried(OverSqlite, fewer(30))
+TestStreamsOfAProcess = tried(OfProcess, fewer(30))
 
 BROKEN = (OrderOfChunks, TakesHalfAChunk, LosesCheckpoint, MakesUpTokens, SkipsCheckpoints)
 

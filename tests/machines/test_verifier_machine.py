@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.verifier import VerifierMachine
-from tests.machines.systems import searching
+from tests.machines.systems import searching, tried
 from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
 from tests.machines.systems.verifier_process import ProcessVerifier
 from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
@@ -47,26 +47,28 @@ class OfProcess(VerifierMachine):
     most_receipts = 12
 
 
-TestOfRules = OfRules.TestCase
-TestOfRules.settings = settings(ANY, max_examples=max(10, ANY.max_examples // 2))
+TestOfRules = tried(OfRules, settings(ANY, max_examples=max(10, ANY.max_examples // 2)))
 
-TestOfRulesOnABudget = OfRulesOnABudget.TestCase
-TestOfRulesOnABudget.settings = settings(ANY, max_examples=max(10, ANY.max_examples // 3))
+TestOfRulesOnABudget = tried(
+    OfRulesOnABudget, settings(ANY, max_examples=max(10, ANY.max_examples // 3))
+)
 
-TestOfNode = OfNode.TestCase
-TestOfNode.settings = settings(ANY, max_examples=max(4, ANY.max_examples // 25))
+TestOfNode = tried(OfNode, settings(ANY, max_examples=max(4, ANY.max_examples // 25)))
 
-TestOfNodeOnABudget = OfNodeOnABudget.TestCase
-TestOfNodeOnABudget.settings = settings(ANY, max_examples=max(2, ANY.max_examples // 50))
+TestOfNodeOnABudget = tried(
+    OfNodeOnABudget, settings(ANY, max_examples=max(2, ANY.max_examples // 50))
+)
 
-TestOfProcess = OfProcess.TestCase
-TestOfProcess.settings = settings(
-    ANY,
-    # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-    phases=[Phase.generate],
-    database=None,
-    max_examples=max(3, ANY.max_examples // 30),
-    stateful_step_count=max(8, ANY.stateful_step_count // 6),
+TestOfProcess = tried(
+    OfProcess,
+    settings(
+        ANY,
+        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+        phases=[Phase.generate],
+        database=None,
+        max_examples=max(3, ANY.max_examples // 30),
+        stateful_step_count=max(8, ANY.stateful_step_count // 6),
+    ),
 )
 
 SEARCH = searching()

@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.witness import WitnessMachine
-from tests.machines.systems import searching
+from tests.machines.systems import searching, tried
 from tests.machines.systems.witness_process import ProcessWitness
 from tests.machines.systems.witness_pure import BROKEN, PureWitness
 from tests.machines.systems.witness_sqlite import SqliteWitness
@@ -34,20 +34,20 @@ class OfProcess(WitnessMachine):
     make = ProcessWitness
 
 
-TestOfRules = OfRules.TestCase
-TestOfRules.settings = settings(ANY, max_examples=max(10, ANY.max_examples // 2))
+TestOfRules = tried(OfRules, settings(ANY, max_examples=max(10, ANY.max_examples // 2)))
 
-TestOfSqlite = OfSqlite.TestCase
-TestOfSqlite.settings = settings(ANY, max_examples=max(6, ANY.max_examples // 16))
+TestOfSqlite = tried(OfSqlite, settings(ANY, max_examples=max(6, ANY.max_examples // 16)))
 
-TestOfProcess = OfProcess.TestCase
-TestOfProcess.settings = settings(
-    ANY,
-    # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-    phases=[Phase.generate],
-    database=None,
-    max_examples=max(3, ANY.max_examples // 30),
-    stateful_step_count=max(10, ANY.stateful_step_count // 5),
+TestOfProcess = tried(
+    OfProcess,
+    settings(
+        ANY,
+        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+        phases=[Phase.generate],
+        database=None,
+        max_examples=max(3, ANY.max_examples // 30),
+        stateful_step_count=max(10, ANY.stateful_step_count // 5),
+    ),
 )
 
 SEARCH = searching()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
@@ -29,13 +29,11 @@ from hypothesis.stateful import (
 
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Trust, run_checks
-from coin_protocol.checks.memo import Memo
-from coin_protocol.keys import VerificationKey
 from coin_protocol.keyset import SignedKeySet
 from coin_protocol.profile import Policy, Profile
 from coin_protocol.receipt import RECEIPT_FORMAT
 from coin_protocol.signer import KeySigner
-from coin_protocol.statements import read_commitment, read_key_set
+from coin_protocol.statements import read_key_set
 from coin_protocol.testing.machines.exposure import (
     AGREEMENTS,
     ASKED,
@@ -48,16 +46,23 @@ from coin_protocol.testing.machines.exposure import (
     verifier_key,
     verifier_ring,
 )
+from coin_protocol.testing.machines.provider_system import (
+    CANCELLED,
+    CRASHED,
+    WHOLE,
+    DiedError,
+    ProviderSystem,
+    Reply,
+    Sent,
+)
 from coin_protocol.testing.machines.rules import (
     Answer,
     Challenge,
     Ledger,
     Makes,
-    Opened,
     caps_of,
     draws_something,
     require,
-    undated,
 )
 from coin_protocol.testing.machines.stream import CHUNKS, PICKS, chunks
 from coin_protocol.testing.profiles import rules_policy
@@ -65,6 +70,7 @@ from coin_protocol.testing.small import SmallModels, small_profile
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2, statements_pb2
 
 MOST_OPEN: Final = 4
+
 MOST_HELD: Final = 8
 """Replies that are looked at after each death; of older ones, those that are picked."""
 
@@ -72,213 +78,21 @@ MOST_ROUNDS: Final = 6
 """Of each kind that are checked together: the latest."""
 
 SECONDS_A_TOKEN: Final = 0.001
+
 DEADLINE: Final = timedelta(seconds=60)
+
 SKEW_SECONDS: Final = 290
 """By how much the provider's clock may be wrong: a little less than honest clocks may."""
 
-_WHOLE: Final = statements_pb2.ABORT_REASON_UNSPECIFIED
-_CRASHED: Final = statements_pb2.ABORT_REASON_CRASHED
-_CANCELLED: Final = statements_pb2.ABORT_REASON_CANCELLED
 _ENDS: Final = st.sampled_from(
     [
-        _WHOLE,
+        WHOLE,
         statements_pb2.ABORT_REASON_UPSTREAM_ERROR,
-        _CANCELLED,
+        CANCELLED,
         statements_pb2.ABORT_REASON_CLIENT_DISCONNECTED,
         None,
     ]
 )
-
-
-class DiedError(Exception):
-    """A system raises it where its process died before an answer came."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a client is handed at the end of a reply.
-
-    Attributes:
-        commitment: As signed.
-        checkpoints: Those that had not been handed over before.
-    """
-
-    commitment: envelope_pb2.Envelope
-    checkpoints: Sequence[envelope_pb2.Envelope] = ()
-
-
-class ProviderSystem(Protocol):
-    """A provider named "provider" over the small models, with its store. Made of `Terms`.
-
-    After `die`, and until `restart`, any method but `answer` may raise `DiedError`.
-    """
-
-    @property
-    def keeps_open_replies(self) -> bool:
-        """Whether what was handed over of a reply under way outlives its process."""
-
-    @property
-    def root(self) -> VerificationKey:
-        """What clients pin."""
-
-    def key_set(self) -> SignedKeySet:
-        """Return the key set that is served now."""
-
-    def rotate(self, overlap: timedelta) -> None:
-        """Add a signing key; those in use stay valid for the overlap."""
-
-    def open(self, name: str, request: bytes, client_nonce: bytes) -> None:
-        """Begin a reply, to be known by its name."""
-
-    def append(
-        self, name: str, token_ids: Sequence[int], *, wait: bool
-    ) -> Sequence[envelope_pb2.Envelope]:
-        """Take reasoning tokens; return the checkpoints handed over now.
-
-        Args:
-            name: Of the reply.
-            token_ids: As sampled.
-            wait: Whether to wait until all that are due can be handed over.
-        """
-
-    def finish(self, name: str, answer: bytes) -> Ended:
-        """End a reply with its answer, of as many tokens as it has bytes."""
-
-    def abort(
-        self, name: str, reason: statements_pb2.AbortReason.ValueType, answer: bytes
-    ) -> Ended:
-        """End a reply early."""
-
-    def leave(self, name: str) -> None:
-        """Have the task that makes a reply be cancelled: nobody waits for its end."""
-
-    def find(self, name: str) -> envelope_pb2.Envelope | None:
-        """Return the commitment of a reply that has ended; None where there is none."""
-
-    def manifest(
-        self, commitment_sha256: bytes
-    ) -> tuple[envelope_pb2.Envelope, envelope_pb2.Envelope]:
-        """Return manifest and fingerprints, once they are made."""
-
-    def answer(
-        self, commitment_sha256: bytes, challenges: Sequence[envelope_pb2.Envelope]
-    ) -> Sequence[envelope_pb2.Envelope | None]:
-        """Return what each challenge is answered with: an opening, a refusal, or nothing signed.
-
-        Several come at the same time, in no order. Nothing is signed for what is no challenge, or
-        none of this commitment, nor by a process that died before.
-        """
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, on all clocks."""
-
-    def set_clock(self, ahead: float) -> None:
-        """Set the provider's wall clock to so many seconds ahead of the true time.
-
-        A process that runs goes on with the clock that it began with, which never runs backwards.
-        """
-
-    def die(self, after: int) -> None:
-        """Have the process die in what comes next: the smaller the number, the sooner."""
-
-    def restart(self) -> None:
-        """Die now, if not dead yet, and start again over what was on disk.
-
-        Replies that were open are closed when it returns.
-        """
-
-    def close(self) -> None:
-        """Let go of everything."""
-
-
-@dataclass(eq=False)
-class _Reply:
-    """A reply as its client, and both verifiers together, hold it.
-
-    Attributes:
-        name: Of the reply.
-        receipt: What the client notes.
-        tokens: Handed to the provider so far.
-        ends: How its commitment may say that it ended.
-        ended: Whether it takes nothing more.
-        commitment: Once it is held.
-        gone: Whether there is none, as nothing of it was handed over before a death.
-        deaths: Of the provider, before it ended.
-        manifest: Once it was asked for.
-        rounds: Challenges and answers that count as evidence, in the order of answers.
-        whole_rounds: The same of blocks opened whole.
-        ledger: What is open by all answers.
-        answers: All but the date of each opening, by digest of the challenge.
-        refused: Digests of refused challenges.
-        flips: Digest of the challenge that each flip was given to.
-        memo: Of the checks.
-    """
-
-    name: str
-    receipt: receipt_pb2.Receipt
-    tokens: int = 0
-    ends: set[int] = field(default_factory=lambda: {_CRASHED})
-    ended: bool = False
-    commitment: envelope_pb2.Envelope | None = None
-    gone: bool = False
-    deaths: int = 0
-    manifest: envelope_pb2.Envelope | None = None
-    rounds: list[receipt_pb2.Round] = field(default_factory=list)
-    whole_rounds: list[receipt_pb2.Round] = field(default_factory=list)
-    ledger: Ledger | None = None
-    answers: dict[bytes, bytes] = field(default_factory=dict)
-    refused: set[bytes] = field(default_factory=set)
-    flips: dict[int, bytes] = field(default_factory=dict)
-    memo: Memo = field(default_factory=Memo)
-
-    @property
-    def statement(self) -> statements_pb2.Commitment:
-        """The commitment, parsed."""
-        held = self.commitment
-        return read_commitment(b"" if held is None else held.payload)
-
-    @property
-    def key(self) -> bytes:
-        """What names the commitment."""
-        return b"" if self.commitment is None else sha256(self.commitment.payload).digest()
-
-    @property
-    def can_be_asked(self) -> bool:
-        """Whether there is anything to challenge."""
-        return self.ledger is not None
-
-    def entered(self, answer: Answer, name: bytes) -> None:
-        """Check an answer against all answers before, and enter what it opens."""
-        require(answer.challenge_sha256 == name, "the answer is to another challenge")
-        if isinstance(answer, opening_pb2.Refusal):
-            require(name not in self.answers, "a challenge was answered, and refused later")
-            self.refused.add(name)
-            return
-        require(name not in self.refused, "a challenge was refused, and answered later")
-        given = self.answers.setdefault(name, undated(answer))
-        require(given == undated(answer), "a challenge has two answers")
-        first = self.flips.setdefault(answer.flip_index, name)
-        require(first == name, f"flip {answer.flip_index} was given to two challenges")
-        if self.ledger is not None:
-            self.ledger.add(Opened.shown(answer))
-            self.ledger.require_kept()
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A signed challenge to a reply's commitment.
-
-    Attributes:
-        reply: Whose commitment.
-        signed: The challenge.
-        key: Of the verifier.
-        at: When the verifier sent it; it may arrive later.
-    """
-
-    reply: _Reply = field(repr=False)
-    signed: envelope_pb2.Envelope = field(repr=False)
-    key: KeySigner
-    at: int
 
 
 class ProviderMachine(RuleBasedStateMachine):
@@ -294,8 +108,8 @@ class ProviderMachine(RuleBasedStateMachine):
     make: ClassVar[Makes[Terms, ProviderSystem]]
     system: ProviderSystem
 
-    ended: Bundle[_Reply] = Bundle("ended")
-    sent: Bundle[_Sent] = Bundle("sent")
+    ended: Bundle[Reply] = Bundle("ended")
+    sent: Bundle[Sent] = Bundle("sent")
 
     def __init__(self) -> None:
         """Begin without a reply."""
@@ -303,14 +117,14 @@ class ProviderMachine(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.profile = small_profile()
         self.policy = Policy.from_bytes(rules_policy().SerializeToString(deterministic=True))
-        self.open: list[_Reply] = []
-        self.held: list[_Reply] = []
+        self.open: list[Reply] = []
+        self.held: list[Reply] = []
         self.passed = 0
         self.counted = 0
         self.deaths = 0
 
     @initialize(target=ended, profile=AGREEMENTS, token_ids=chunks(200))
-    def agree(self, profile: Profile, token_ids: list[int]) -> _Reply:
+    def agree(self, profile: Profile, token_ids: list[int]) -> Reply:
         """Agree on a profile, start the provider, and have it make a reply."""
         self.profile = profile
         models = SmallModels(profile)
@@ -320,7 +134,7 @@ class ProviderMachine(RuleBasedStateMachine):
         self.trust = Trust([self.system.root], verifier_ring())
         reply = self._begun()
         self._append(reply, token_ids, wait=True)
-        self._end(reply, b"the answer", _WHOLE)
+        self._end(reply, b"the answer", WHOLE)
         return reply
 
     # What clients do
@@ -334,25 +148,25 @@ class ProviderMachine(RuleBasedStateMachine):
     @rule(target=ended, pick=PICKS, reason=_ENDS, answer=st.text(max_size=8))
     def end(
         self, pick: int, reason: statements_pb2.AbortReason.ValueType | None, answer: str
-    ) -> _Reply:
+    ) -> Reply:
         """End a reply: whole, early, or by a task that is cancelled and waits for nothing."""
         reply = self._picked(pick)
         if reason is None:
-            self._ending(reply, b"", _CANCELLED)
+            self._ending(reply, b"", CANCELLED)
             self.system.leave(reply.name)
         else:
             self._end(reply, answer.encode(), reason)
         return reply
 
     @rule(reply=ended)
-    def look_again(self, reply: _Reply) -> None:
+    def look_again(self, reply: Reply) -> None:
         """Ask for a reply's commitment by its name, and check all evidence."""
         self._look(reply)
 
     # What verifiers do
 
     @rule(target=sent, reply=ended, key=st.sampled_from(KEYS), asked=ASKED, arrives=st.booleans())
-    def ask(self, reply: _Reply, key: KeySigner, asked: Asked, *, arrives: bool) -> _Sent:
+    def ask(self, reply: Reply, key: KeySigner, asked: Asked, *, arrives: bool) -> Sent:
         """Ask for tokens and embeddings; the challenge may arrive later."""
         return self._ask(reply, opening_pb2.Challenge(**asked._asdict()), key, arrives=arrives)
 
@@ -363,24 +177,24 @@ class ProviderMachine(RuleBasedStateMachine):
         blocks=st.integers(0, 3),
         arrives=st.booleans(),
     )
-    def ask_whole(self, reply: _Reply, key: KeySigner, blocks: int, *, arrives: bool) -> _Sent:
+    def ask_whole(self, reply: Reply, key: KeySigner, blocks: int, *, arrives: bool) -> Sent:
         """Ask for blocks whole; the challenge may arrive later."""
         challenge = opening_pb2.WholeBlockChallenge(blocks=blocks)
         return self._ask(reply, challenge, key, arrives=arrives)
 
     @rule(sent=sent)
-    def arrive(self, sent: _Sent) -> None:
+    def arrive(self, sent: Sent) -> None:
         """Have a challenge arrive, for the first time or once more."""
         self._arrive(sent.reply, [sent])
 
     @rule(several=st.lists(sent, min_size=2, max_size=6))
-    def arrive_at_once(self, several: list[_Sent]) -> None:
+    def arrive_at_once(self, several: list[Sent]) -> None:
         """Have challenges arrive at the same time: those to the commitment of the first."""
         reply = several[0].reply
         self._arrive(reply, [sent for sent in several if sent.reply is reply])
 
     @rule(target=sent, before=sent, rounds=st.integers(0, 2), blocks=st.integers(1, 4))
-    def ask_under_the_same_nonce(self, before: _Sent, rounds: int, blocks: int) -> _Sent:
+    def ask_under_the_same_nonce(self, before: Sent, rounds: int, blocks: int) -> Sent:
         """Sign a challenge again with other numbers and the same nonce: it is another one."""
         challenge = read(before.signed)
         number = challenge.round + rounds
@@ -390,7 +204,7 @@ class ProviderMachine(RuleBasedStateMachine):
         return made
 
     @rule(before=sent, stranger=st.booleans())
-    def ask_what_is_no_challenge(self, before: _Sent, *, stranger: bool) -> None:
+    def ask_what_is_no_challenge(self, before: Sent, *, stranger: bool) -> None:
         """Send what no verifier signed: nothing is opened for it."""
         other = changed(read(before.signed), nonce=self._nonce())
         signed = sign_challenge(other, verifier_key("a stranger"))
@@ -419,7 +233,7 @@ class ProviderMachine(RuleBasedStateMachine):
         after: int,
         *,
         busy: bool,
-    ) -> MultipleResults[_Reply]:
+    ) -> MultipleResults[Reply]:
         """Kill the process, also while it takes tokens or ends a reply; start it again.
 
         The end of a reply may then be on disk, or not. The clock may be another one afterwards.
@@ -431,13 +245,13 @@ class ProviderMachine(RuleBasedStateMachine):
             with suppress(DiedError):
                 self._append(reply, token_ids, wait=True)
                 if answer is not None:
-                    reply.receipt.answer, reply.ends = answer.encode(), {_CRASHED, _WHOLE}
-                    self._end(reply, answer.encode(), _WHOLE)
+                    reply.receipt.answer, reply.ends = answer.encode(), {CRASHED, WHOLE}
+                    self._end(reply, answer.encode(), WHOLE)
             done = [reply] if reply.ended else []
         return multiple(*self._restarted(ahead), *done)
 
     @rule(target=ended, several=st.lists(sent, min_size=1, max_size=4), after=st.integers(0, 12))
-    def die_while_answering(self, several: list[_Sent], after: int) -> MultipleResults[_Reply]:
+    def die_while_answering(self, several: list[Sent], after: int) -> MultipleResults[Reply]:
         """Kill the process while it answers challenges; each may have been given its flip."""
         reply = several[0].reply
         mine = [sent for sent in several if sent.reply is reply]
@@ -474,7 +288,7 @@ class ProviderMachine(RuleBasedStateMachine):
 
     # The client's side
 
-    def _begun(self) -> _Reply:
+    def _begun(self) -> Reply:
         """Begin a reply."""
         self.counted += 1
         name = f"reply {self.counted}"
@@ -484,34 +298,34 @@ class ProviderMachine(RuleBasedStateMachine):
             client_nonce=sha256(name.encode()).digest(),
             sent_at=self._now(),
         )
-        reply = _Reply(name, receipt)
+        reply = Reply(name, receipt)
         self.system.open(name, receipt.request, receipt.client_nonce)
         self.open.append(reply)
         self.held = [*self.held, reply][-MOST_HELD:]
         return reply
 
-    def _picked(self, pick: int) -> _Reply:
+    def _picked(self, pick: int) -> Reply:
         """Return a reply under way; one that begins now, where there is none."""
         return self.open[pick % len(self.open)] if self.open else self._begun()
 
-    def _append(self, reply: _Reply, token_ids: Sequence[int], *, wait: bool) -> None:
+    def _append(self, reply: Reply, token_ids: Sequence[int], *, wait: bool) -> None:
         self._pass(len(token_ids) * SECONDS_A_TOKEN)
         reply.tokens += len(token_ids)
         self._saw(reply, self.system.append(reply.name, token_ids, wait=wait))
         if wait:
             self._saw_all(reply)
 
-    def _saw(self, reply: _Reply, checkpoints: Sequence[envelope_pb2.Envelope]) -> None:
+    def _saw(self, reply: Reply, checkpoints: Sequence[envelope_pb2.Envelope]) -> None:
         for checkpoint in checkpoints:
             reply.receipt.checkpoints.add(checkpoint=checkpoint, seen_at=self._now())
 
-    def _saw_all(self, reply: _Reply) -> None:
+    def _saw_all(self, reply: Reply) -> None:
         """Check that there was a checkpoint at each full block."""
         full = reply.tokens // self.profile.block_size
         seen = len(reply.receipt.checkpoints)
         require(seen == full, f"{full} blocks are full, {seen} checkpoints came")
 
-    def _ending(self, reply: _Reply, answer: bytes, reason: int) -> None:
+    def _ending(self, reply: Reply, answer: bytes, reason: int) -> None:
         """Note how a reply ends."""
         self.open.remove(reply)
         reply.receipt.answer = answer
@@ -520,12 +334,12 @@ class ProviderMachine(RuleBasedStateMachine):
 
     def _end(
         self,
-        reply: _Reply,
+        reply: Reply,
         answer: bytes,
         reason: statements_pb2.AbortReason.ValueType,
     ) -> None:
         """End a reply, and check what is handed over at its end."""
-        if reason == _WHOLE:
+        if reason == WHOLE:
             ended = self.system.finish(reply.name, answer)
         else:
             ended = self.system.abort(reply.name, reason, answer)
@@ -542,7 +356,7 @@ class ProviderMachine(RuleBasedStateMachine):
         )
         self._look(reply)
 
-    def _restarted(self, ahead: int | None) -> list[_Reply]:
+    def _restarted(self, ahead: int | None) -> list[Reply]:
         """Start the provider again, and look what became of every reply; return the open ones."""
         if ahead is not None:
             self.system.set_clock(ahead)
@@ -558,7 +372,7 @@ class ProviderMachine(RuleBasedStateMachine):
             self._prepare(reply)
         return died
 
-    def _look(self, reply: _Reply) -> None:
+    def _look(self, reply: Reply) -> None:
         """Ask for a reply's commitment, and check it with all that is held of it."""
         found = self.system.find(reply.name)
         if not reply.ended or reply.gone:
@@ -566,11 +380,11 @@ class ProviderMachine(RuleBasedStateMachine):
             return
         ends = set(reply.ends)
         if reply.commitment is None and self.deaths > reply.deaths:
-            ends.add(_CRASHED)  # nobody waited for its end
+            ends.add(CRASHED)  # nobody waited for its end
         if found is None:
             held = reply.commitment is not None or bool(reply.receipt.checkpoints)
             require(not held, "what was handed over is gone")
-            require(_CRASHED in ends, "a reply that ended well has no commitment")
+            require(CRASHED in ends, "a reply that ended well has no commitment")
             reply.gone = True
             return
         if reply.commitment is None:
@@ -586,7 +400,7 @@ class ProviderMachine(RuleBasedStateMachine):
 
     # The verifiers' side
 
-    def _ask(self, reply: _Reply, challenge: Challenge, key: KeySigner, *, arrives: bool) -> _Sent:
+    def _ask(self, reply: Reply, challenge: Challenge, key: KeySigner, *, arrives: bool) -> Sent:
         self._prepare(reply)
         challenge.fingerprints_sha256 = sha256(reply.receipt.fingerprints.payload).digest()
         challenge.verifier = key.public.name
@@ -594,12 +408,12 @@ class ProviderMachine(RuleBasedStateMachine):
         challenge.round = 1
         deadline = self._nanoseconds() + int(DEADLINE.total_seconds() * 1e9)
         challenge.deadline.CopyFrom(_stamp(deadline))
-        sent = _Sent(reply, sign_challenge(challenge, key), key, self._nanoseconds())
+        sent = Sent(reply, sign_challenge(challenge, key), key, self._nanoseconds())
         if arrives:
             self._arrive(reply, [sent])
         return sent
 
-    def _prepare(self, reply: _Reply) -> None:
+    def _prepare(self, reply: Reply) -> None:
         """Have the manifest and fingerprints, where there is a commitment."""
         if reply.commitment is None:
             self._look(reply)
@@ -615,7 +429,7 @@ class ProviderMachine(RuleBasedStateMachine):
             reply.ledger = Ledger(caps_of(caps, counts), caps.run_tokens)
         self._checked(reply)
 
-    def _arrive(self, reply: _Reply, several: Sequence[_Sent], *, dying: bool = False) -> None:
+    def _arrive(self, reply: Reply, several: Sequence[Sent], *, dying: bool = False) -> None:
         """Have challenges to one commitment arrive at the same time, and check the answers."""
         self._prepare(reply)
         challenges = [sent.signed for sent in several]
@@ -635,13 +449,13 @@ class ProviderMachine(RuleBasedStateMachine):
             self._note(sent, answer)
         self._checked(reply)
 
-    def _is_good(self, sent: _Sent) -> bool:
+    def _is_good(self, sent: Sent) -> bool:
         """Whether a challenge must be answered, or refused, now."""
         challenge = read(sent.signed)
         in_time = self._nanoseconds() <= challenge.deadline.ToNanoseconds()
         return sent.reply.can_be_asked and draws_something(challenge) and in_time
 
-    def _note(self, sent: _Sent, answer: envelope_pb2.Envelope) -> None:
+    def _note(self, sent: Sent, answer: envelope_pb2.Envelope) -> None:
         """Add a round to the evidence; what came late by the network's fault is left out."""
         now = self._nanoseconds()
         if now > read(sent.signed).deadline.ToNanoseconds():
@@ -657,7 +471,7 @@ class ProviderMachine(RuleBasedStateMachine):
         rounds = sent.reply.whole_rounds if whole else sent.reply.rounds
         rounds.append(entry)
 
-    def _checked(self, reply: _Reply) -> None:
+    def _checked(self, reply: Reply) -> None:
         """Check all evidence of a reply, under the key set of now."""
         if reply.commitment is None:
             return

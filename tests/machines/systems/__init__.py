@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
+from unittest import TestCase
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
+from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
+from tests.support.examples import LONG
 
 FOUND_OUT = (RuleBrokenError, Flaky)
 """How a broken system shows. What is drawn depends on the time of day, so that one that errs with
@@ -18,7 +22,7 @@ MOST_TO_FIND = 200
 """Examples in which a broken system must have shown; most take ten."""
 
 LEAST_EXAMPLES = 3
-"""Of a machine over real processes, however few the profile asks for."""
+"""Of a machine at a time, however few the profile asks for: the first has hardly a step."""
 
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
@@ -27,6 +31,45 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 def folder() -> TemporaryDirectory[str]:
     """Return a new folder, in memory where there is such a place: nothing here cuts the power."""
     return TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None)
+
+
+class _Counted(RuleBasedStateMachine):
+    """Counts its steps, over all examples."""
+
+    steps: ClassVar[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).steps -= 1  # the first look comes before any step
+
+    @invariant()
+    def counts(self) -> None:
+        type(self).steps += 1
+
+
+def tried(machine: type[RuleBasedStateMachine], chosen: settings) -> type[TestCase]:
+    """Return the test of a machine.
+
+    However many steps the profile asks for, Hypothesis ends an example after some hundred of ours:
+    the profile `long` goes on, a few examples at a time, until there were so many.
+    """
+    least = 1
+    if settings().stateful_step_count >= LONG:
+        least, chosen = LONG, settings(chosen, max_examples=LEAST_EXAMPLES)
+
+    class Test(_Counted, machine):  # type: ignore[misc, valid-type] # whichever it is given
+        steps = 0
+
+    Test.__qualname__ = Test.__name__ = machine.__qualname__
+
+    class Case(Test.TestCase):  # type: ignore[misc, valid-type] # made by Hypothesis
+        settings = chosen
+
+        def runTest(self) -> None:
+            while Test.steps < least:
+                super().runTest()
+
+    return Case
 
 
 def fewer(divisor: int) -> settings:

@@ -16,7 +16,7 @@ from coin_protocol.testing.machines.exposure import (
     Terms,
     verifier_ring,
 )
-from coin_protocol.testing.machines.provider import ProviderSystem
+from coin_protocol.testing.machines.provider_system import ProviderSystem
 from coin_protocol.testing.machines.rules import Answer, Makes
 from coin_protocol.testing.machines.stream import Closed, Head, StreamSystem
 from coin_protocol.testing.small import VOCABULARY

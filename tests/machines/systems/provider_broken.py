@@ -16,7 +16,7 @@ from coin_protocol.errors import ExposureCapError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.keys import ListedKey
 from coin_protocol.signer import KeySigner
-from coin_protocol.testing.machines.provider import DiedError
+from coin_protocol.testing.machines.provider_system import DiedError
 from coin_protocol.testing.machines.rules import Challenge, draws_something
 from coin_protocol.v1 import envelope_pb2, opening_pb2, statements_pb2
 from provider_sdk.provider import Provider

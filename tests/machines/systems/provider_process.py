@@ -25,7 +25,7 @@ from coin_protocol.keys import VerificationKey
 from coin_protocol.keyset import SignedKeySet
 from coin_protocol.profile import Profile
 from coin_protocol.testing.machines.exposure import Terms, verifier_ring
-from coin_protocol.testing.machines.provider import DiedError, Ended
+from coin_protocol.testing.machines.provider_system import DiedError, Ended
 from coin_protocol.v1 import envelope_pb2, statements_pb2
 from coin_protocol.v1 import provider_service_pb2 as pb
 from coin_protocol.v1.provider_service_pb2_grpc import ProviderServiceStub

@@ -22,7 +22,7 @@ from coin_protocol.limits import CLOCK_SKEW_SECONDS, FLIP_CHAIN_LENGTH
 from coin_protocol.opening import Opener
 from coin_protocol.statements import read_challenge, read_whole_challenge
 from coin_protocol.testing.machines.exposure import Terms
-from coin_protocol.testing.machines.provider import DiedError, Ended
+from coin_protocol.testing.machines.provider_system import DiedError, Ended
 from coin_protocol.testing.machines.rules import Challenge
 from coin_protocol.testing.small import SmallModels
 from coin_protocol.usage import INSIDE, usage_for

@@ -24,7 +24,7 @@ from coin_protocol.keys import VerificationKey
 from coin_protocol.keyset import KeySetSource, SignedKeySet
 from coin_protocol.signer import Signer
 from coin_protocol.testing.machines.exposure import Terms
-from coin_protocol.testing.machines.provider import DiedError, Ended
+from coin_protocol.testing.machines.provider_system import DiedError, Ended
 from coin_protocol.testing.small import SmallModels
 from coin_protocol.usage import INSIDE, usage_for
 from coin_protocol.v1 import envelope_pb2, statements_pb2

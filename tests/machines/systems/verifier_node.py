@@ -19,7 +19,7 @@ from coin_protocol.clock import wall_time
 from coin_protocol.database.engine import open_engine, reading
 from coin_protocol.errors import CoinError, InvalidInputError, PeerUnavailableError
 from coin_protocol.keyset import SignedKeySet
-from coin_protocol.testing.machines.verifier import DAY, Audit, Hold, Mode, State
+from coin_protocol.testing.machines.verifier_system import DAY, Audit, Hold, Mode, State
 from coin_protocol.v1 import envelope_pb2, receipt_pb2
 from provider_sdk.provider import RefusedChallengeError
 from provider_sdk.service import _code_of

@@ -16,7 +16,7 @@ import grpc
 
 from benchmarks._crashes.site import build
 from coin_protocol import transport
-from coin_protocol.testing.machines.verifier import DAY, Audit, Hold, Mode, State
+from coin_protocol.testing.machines.verifier_system import DAY, Audit, Hold, Mode, State
 from coin_protocol.v1 import provider_service_pb2 as provider_pb
 from coin_protocol.v1 import receipt_pb2
 from coin_protocol.v1 import verifier_service_pb2 as pb

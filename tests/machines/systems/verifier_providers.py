@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from coin_protocol.testing.adversaries import ALL_ADVERSARIES, Found, Threat
-from coin_protocol.testing.machines.verifier import Reader
+from coin_protocol.testing.machines.verifier_system import Reader
 from coin_protocol.testing.small import small_profile
 from coin_protocol.v1 import profile_pb2
 from provider_sdk.provider import Provider

@@ -32,7 +32,7 @@ from coin_protocol.testing.forgeries import (
     recommitted,
     unanswered,
 )
-from coin_protocol.testing.machines.verifier import DAY, Audit, Hold, Mode, Reader, State
+from coin_protocol.testing.machines.verifier_system import DAY, Audit, Hold, Mode, Reader, State
 from coin_protocol.testing.small import SmallModels, small_profile
 from coin_protocol.testing.world import START, VERIFIER, World
 from coin_protocol.v1 import receipt_pb2

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from coin_protocol.note import NoteVerifier
 from coin_protocol.signer import KeySigner, write_private_key
-from coin_protocol.testing.machines.witness import Answer
+from coin_protocol.testing.machines.witness_system import Answer
 from tests.machines.systems.verifier_children import Child
 from tests.machines.systems.witness_pure import KEY
 from tests.machines.systems.witness_sqlite import new_database

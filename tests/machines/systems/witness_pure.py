@@ -8,7 +8,7 @@ from coin_protocol.checkpoint import Checkpoint, cosign, read_unverified
 from coin_protocol.errors import LimitError, SignatureError, StatementError
 from coin_protocol.merkle import EMPTY_ROOT
 from coin_protocol.note import NoteVerifier, open_note
-from coin_protocol.testing.machines.witness import SIZE_TYPE, Answer
+from coin_protocol.testing.machines.witness_system import SIZE_TYPE, Answer
 from tests.support.witnesses import NOW, cosigner
 from verifier_sdk.witness.app import STATUS
 from verifier_sdk.witness.rules import Head, Refusal, Refused, cosigning_time, judge

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from coin_protocol.database.engine import open_engine
 from coin_protocol.errors import TryLaterError
 from coin_protocol.note import NoteSignature, NoteSigner, NoteVerifier
-from coin_protocol.testing.machines.witness import LATER, Answer
+from coin_protocol.testing.machines.witness_system import LATER, Answer
 from tests.machines.systems.witness_pure import KEY, refused
 from tests.support.witnesses import NOW
 from verifier_sdk.witness.rules import Refused
