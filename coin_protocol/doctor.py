@@ -7,23 +7,28 @@ takes the file of its settings and yields findings. None of them changes anythin
 from __future__ import annotations
 
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from coin_protocol.errors import CoinError, MissingDependencyError
-from coin_protocol.files import cache_folder, data_folder
+from coin_protocol.files import cache_folder, data_folder, open_to_others
 from coin_protocol.models import Models
 from coin_protocol.profile import Profile
 from coin_protocol.table import table_path
 
 Examination = Callable[[Path], Iterable["Finding"]]
 """Looks at a component by the file of its settings."""
+
+INSTALL_EMBEDDING: Final = "pip install 'coin-audit[embedding]'"
+"""What to do where a process is to embed and cannot."""
 
 _PACKAGE: Final = "coin-audit"
 _LEAST_FREE_BYTES: Final = 1 << 30
@@ -90,16 +95,22 @@ def examine_installation() -> Iterator[Finding]:
     yield from _models()
 
 
+def can_embed() -> bool:
+    """Return whether what runs the embedding model is installed; the model is not looked at."""
+    return find_spec("sentence_transformers") is not None
+
+
 def readable_secret(what: str, path: Path) -> Finding:
     """Look at a file that only its owner should read."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
         with path.open("rb"):
             pass
     except OSError as error:
         return wrong(what, f"{path}: {error.strerror}", "give the file to the user that runs this")
-    if mode & 0o077:
-        return wrong(what, f"{path} can be read by others (mode {mode & 0o777:o})", "chmod 600 it")
+    if open_to_others(status):
+        mode = f"mode {stat.S_IMODE(status.st_mode):o}"
+        return wrong(what, f"{path} can be read by others ({mode})", "chmod 600 it")
     return good(what, str(path))
 
 
@@ -178,18 +189,28 @@ def _folder(what: str, folder: Path) -> Finding:
 def _models() -> Iterator[Finding]:
     profile = Profile.shipped("default")
     models = Models(profile)
-    install = f"pip install '{_PACKAGE}[embedding]'"
     looks: dict[str, Callable[[], str]] = {
         "tokenizer": lambda: f"{models.tokenizer.vocabulary_size} ids, digest as named",
-        "embedding model": lambda: f"{models.embedder.dimension} dimensions, digests as named",
     }
+    if can_embed():
+        looks["embedding model"] = lambda: (
+            f"{models.embedder.dimension} dimensions, digests as named"
+        )
+    else:
+        # Not looked for: a hub would be asked for what could not be run here.
+        yield note(
+            "embedding model",
+            "sentence-transformers is not installed",
+            "where fingerprints or token tables are made (coin provider worker, coin table build) "
+            f"or replies audited: {INSTALL_EMBEDDING}",
+        )
     for what, look in looks.items():
         try:
             yield good(what, look())
         except MissingDependencyError as error:
-            yield note(what, str(error), f"to audit, or to sign: {install}")
+            yield note(what, str(error), f"to audit, or to sign: {INSTALL_EMBEDDING}")
         except CoinError as error:
-            yield wrong(what, str(error), install)
+            yield wrong(what, str(error), INSTALL_EMBEDDING)
     path = table_path(profile.message)
     if path.exists():
         yield good("token table", str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise InvalidInputError(msg) from error
+
+
+def open_to_others(status: os.stat_result) -> bool:
+    """Return whether a file's mode opens it to others than the user that runs this.
+
+    Where another user owns it, a group that this user is in may read it: a cluster mounts secrets
+    like that, and root hands them to a service so. Who else is in the group, that user decides.
+    """
+    if os.name != "posix":
+        return False
+    mode = status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    if status.st_uid != os.geteuid() and status.st_gid in {os.getegid(), *os.getgroups()}:
+        mode &= ~stat.S_IRGRP
+    return mode != 0
 
 
 def make_folder(path: Path) -> None:

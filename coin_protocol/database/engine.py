@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
-    ArgumentError,
     DBAPIError,
     InterfaceError,
     InternalError,
@@ -21,6 +19,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from coin_protocol.database.sqlite_file import make_folder_of, make_private, require_place
+from coin_protocol.database.url import sqlite_path
 from coin_protocol.errors import ConfigurationError, StoreUnavailableError
 
 _STATEMENTS: Final = 32
@@ -51,23 +51,15 @@ _WRITES: Final = "coin_writes"
 def open_engine(url: str) -> Engine:
     """Return an engine for `sqlite:///PATH` or `postgresql://…`.
 
-    SQLite runs in WAL mode and syncs every commit. PostgreSQL does as its server is configured;
+    SQLite runs in WAL mode and syncs every commit; a file that is not there yet is made, for its
+    owner alone, by the first connection. PostgreSQL does as its server is configured;
     where `synchronous_commit` is off there, it is on for these connections.
 
     Raises:
         ConfigurationError: It is no such URL, or its driver is not installed.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        msg = "the database URL cannot be read; wanted sqlite:///PATH or postgresql://HOST/NAME"
-        raise ConfigurationError(msg) from error
-    if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed)
-    if parsed.get_backend_name() == "postgresql":
-        return _postgresql(parsed)
-    msg = f"no store over {parsed.get_backend_name()}; wanted sqlite or postgresql"
-    raise ConfigurationError(msg)
+    path = sqlite_path(url)
+    return _postgresql(make_url(url)) if path is None else _sqlite(make_url(url), path)
 
 
 def shown(engine: Engine) -> str:
@@ -135,22 +127,9 @@ def _why(error: DBAPIError) -> str:
     return text.splitlines()[0] if text else type(error.orig).__name__
 
 
-def _sqlite(url: URL) -> Engine:
-    if url.database in (None, "", ":memory:"):
-        msg = "a store needs a file: sqlite:///PATH (sqlite:////PATH for an absolute one)"
-        raise ConfigurationError(msg)
-    folder = Path(str(url.database)).parent
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"cannot make {folder} for the database: {error.strerror}"
-        raise ConfigurationError(msg) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"cannot write to {folder}, where the database is to lie"
-        raise ConfigurationError(msg)
-    if Path(str(url.database)).exists() and not os.access(str(url.database), os.R_OK | os.W_OK):
-        msg = f"cannot write to the database {url.database}: give it to the user that runs this"
-        raise ConfigurationError(msg)
+def _sqlite(url: URL, path: Path) -> Engine:
+    make_folder_of(path)
+    require_place(path)
     engine = create_engine(
         url,
         hide_parameters=True,
@@ -164,6 +143,11 @@ def _sqlite(url: URL) -> Engine:
             "cached_statements": _STATEMENTS,
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def make(dialect: Dialect, record: object, given: list[str], options: object) -> None:
+        del dialect, record, options
+        make_private(given[0])
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: object) -> None:

@@ -31,7 +31,7 @@ def upgrade(engine: Engine, migrations: str) -> None:
         ConfigurationError: A newer release made them, or it is no database of ours.
         StoreUnavailableError: The database does not answer.
     """
-    with _ours(engine), writing(engine) as connection:
+    with ours(engine), writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         try:
@@ -42,8 +42,12 @@ def upgrade(engine: Engine, migrations: str) -> None:
 
 
 @contextmanager
-def _ours(engine: Engine) -> Iterator[None]:
-    """Say so where something else than our tables is found."""
+def ours(engine: Engine) -> Iterator[None]:
+    """Say so where something else than our tables is found.
+
+    Raises:
+        ConfigurationError: It is.
+    """
     try:
         yield
     except (DatabaseError, sqlite3.DatabaseError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, make_url
@@ -20,6 +21,16 @@ def check_database_url(url: str) -> None:
         ConfigurationError: It does not; the URL is not quoted.
     """
     _parsed(url)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the path of SQLite's file, None for another kind of database.
+
+    Raises:
+        ConfigurationError: The URL names no database that the store can use.
+    """
+    parsed = _parsed(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
 
 
 def shown_database_url(url: str) -> str:
@@ -54,7 +65,10 @@ def _parsed(url: str) -> URL:
         # A word that was no scheme at all may be anything.
         msg = f"no store over this kind of database; {wanted}"
         raise ConfigurationError(msg)
-    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+    name = parsed.database or ":memory:"
+    # A URI may name one in memory, or say how it is opened, which is the store's to say.
+    is_uri = name.startswith("file:") or "uri" in parsed.query
+    if backend == "sqlite" and (name == ":memory:" or is_uri):
         msg = "a store needs a file: sqlite:///PATH, or sqlite:////PATH for an absolute one"
         raise ConfigurationError(msg)
     return parsed

@@ -10,8 +10,19 @@ from typing import Final
 from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
-from coin_protocol.database.engine import open_engine, reading, shown
-from coin_protocol.doctor import Finding, good, note, readable_secret, tried, wrong
+from coin_protocol.database.engine import shown
+from coin_protocol.database.looking import database_files, looking
+from coin_protocol.database.url import shown_database_url
+from coin_protocol.doctor import (
+    INSTALL_EMBEDDING,
+    Finding,
+    can_embed,
+    good,
+    note,
+    readable_secret,
+    tried,
+    wrong,
+)
 from coin_protocol.errors import CoinError
 from coin_protocol.files import read_file
 from coin_protocol.keyset import pinned_verifiers, read_signed_key_set
@@ -44,6 +55,7 @@ def examine(file: Path) -> Iterator[Finding]:
     if settings.sealing_uri.startswith(_FILE):
         yield readable_secret("sealing key file", Path(settings.sealing_uri.removeprefix(_FILE)))
     yield from _verifiers(settings)
+    yield _embedding(settings)
     yield from _database(settings)
 
 
@@ -93,24 +105,42 @@ def _verifiers(settings: ProviderSettings) -> Iterator[Finding]:
     )
 
 
+def _embedding(settings: ProviderSettings) -> Finding:
+    """Say whether what these settings run can embed, where it is to."""
+    threads = settings.embedding_workers
+    if not threads:
+        return good("embedding", "left to coin provider worker (embedding_workers is 0)")
+    if can_embed():
+        return good("embedding", f"done here (embedding_workers is {threads})")
+    return wrong(
+        "embedding",
+        f"sentence-transformers is not installed, and embedding_workers is {threads}",
+        f"{INSTALL_EMBEDDING}; or embedding_workers = 0, and coin provider worker elsewhere",
+    )
+
+
 def _database(settings: ProviderSettings) -> Iterator[Finding]:
+    url = settings.database.get_secret_value()
+    given_up = 0
     try:
-        engine = open_engine(settings.database.get_secret_value())
-        try:
-            with reading(engine) as connection:
-                revision = MigrationContext.configure(connection).get_current_revision()
-                yield good("database", shown(engine))
-                if revision is None:
-                    yield note("tables", "none yet", "the gateway or the service makes them")
-                    return
-                yield good("tables", f"revision {revision}")
-                given_up = connection.execute(
-                    select(func.count())
-                    .select_from(SESSION)
-                    .where(SESSION.c.state == COMMITTED, SESSION.c.attempts >= MOST_ATTEMPTS)
-                ).scalar_one()
-        finally:
-            engine.dispose()
+        for file in database_files(url):
+            yield readable_secret("database file", file)
+        with looking(url) as connection:
+            if connection is None:
+                found = f"{shown_database_url(url)} is not there yet"
+                yield note("database", found, "the gateway or the service makes it")
+                return
+            revision = MigrationContext.configure(connection).get_current_revision()
+            yield good("database", shown(connection.engine))
+            if revision is None:
+                yield note("tables", "none yet", "the gateway or the service makes them")
+                return
+            yield good("tables", f"revision {revision}")
+            given_up = connection.execute(
+                select(func.count())
+                .select_from(SESSION)
+                .where(SESSION.c.state == COMMITTED, SESSION.c.attempts >= MOST_ATTEMPTS)
+            ).scalar_one()
     except CoinError as error:
         yield wrong("database", str(error), "is its server running, and may this user connect?")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import pytest
 
 from coin_protocol import doctor
+from coin_protocol.database.engine import open_engine
+from coin_protocol.database.migrate import upgrade
 from coin_protocol.doctor import State, examine_installation, readable_secret
 from coin_protocol.signer import KeySigner, public_pem, write_private_key
+from provider_sdk.store import tables as provider_tables
 from tests.support.command import Coin
+from verifier_sdk.store import tables as verifier_tables
 
 
 def states(found: list[dict[str, Any]], component: str) -> dict[str, str]:
@@ -113,6 +118,36 @@ def test_a_secret_is_its_owners_alone(tmp_path: Path, mode: int, state: str) -> 
     assert readable_secret("key", tmp_path / "none").state is State.WRONG
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "state"),
+    [
+        (0o440, 1, 0, "good"),  # a Secret of Kubernetes, or root:coin 640
+        (0o640, 1, 0, "good"),
+        (0o440, 1, 1, "wrong"),  # whose group is it?
+        (0o440, 0, 0, "wrong"),  # one's own: one can mend it
+        (0o660, 1, 0, "wrong"),  # the group may put another key there
+        (0o444, 1, 0, "wrong"),
+    ],
+)
+def test_a_secret_that_another_user_shares_with_a_group_of_this_one_is_fine(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+    owner: int,
+    group: int,
+    state: str,
+) -> None:
+    path = tmp_path / "key"
+    path.write_text("secret")
+    path.chmod(mode)
+    found = path.stat()
+    # Other numbers of this process stand for other numbers of the file.
+    monkeypatch.setattr(os, "geteuid", lambda: found.st_uid + owner)
+    monkeypatch.setattr(os, "getegid", lambda: found.st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", lambda: [found.st_gid + 2, found.st_gid + group * 3])
+    assert readable_secret("key", path).state == state
+
+
 def _verifier(folder: Path, edit: Callable[[str], str] = lambda text: text) -> Path:
     """Write the settings of a node whose one provider is away."""
     write_private_key(folder / "key.pem", KeySigner.generate("auditor"), None)
@@ -146,8 +181,8 @@ def test_a_node_is_looked_at_by_its_settings(
         "verifier key file": "good",
         "verifier key": "good",
         "judge": "good",
-        "database": "good",
-        "tables": "note",
+        "embedding": "good",
+        "database": "note",
         "provider acme": "wrong",
         "queue": "good",
         "log": "note",
@@ -185,13 +220,7 @@ def test_what_is_wrong_with_a_node_is_named(
 @pytest.mark.usefixtures("quick")
 def test_a_provider_is_looked_at_by_its_settings(coin: Coin, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    assert coin("keys", "init", keys, "--name", "acme").code == 0
-    assert coin("provider", "sealing-key", keys / "sealing.key").code == 0
-    file = tmp_path / "provider.toml"
-    file.write_text(
-        f'name = "acme"\nkeys = "{keys}"\ndatabase = "sqlite:///{tmp_path}/coin.db"\n'
-        f'[verifiers]\nauditor = "{keys}/root.pub.pem"\n'
-    )
+    file = _provider(tmp_path, coin)
     code, found = findings(coin, "--provider", file)
     assert (code, set(states(found, "provider").values())) == (0, {"good", "note"})
     (keys / "sealing.key").chmod(0o644)
@@ -200,6 +229,83 @@ def test_a_provider_is_looked_at_by_its_settings(coin: Coin, tmp_path: Path) -> 
     assert code == 1
     wrong = {what for what, state in states(found, "provider").items() if state == "wrong"}
     assert wrong >= {"sealing key file", "verifiers"}
+
+
+def _provider(folder: Path, coin: Coin) -> Path:
+    keys = folder / "keys"
+    assert coin("keys", "init", keys, "--name", "acme").code == 0
+    assert coin("provider", "sealing-key", keys / "sealing.key").code == 0
+    file = folder / "provider.toml"
+    file.write_text(
+        f'name = "acme"\nkeys = "{keys}"\ndatabase = "sqlite:///{folder}/coin.db"\n'
+        f'[verifiers]\nauditor = "{keys}/root.pub.pem"\n'
+    )
+    return file
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("side", ["provider", "verifier"])
+def test_a_database_is_looked_at_and_left_as_it_is(
+    coin: Coin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setattr("verifier_sdk.node.doctor._SECONDS", 0.2)
+    file = _provider(tmp_path, coin) if side == "provider" else _verifier(tmp_path)
+    database = tmp_path / ("coin.db" if side == "provider" else "node.db")
+
+    def looked() -> dict[str, dict[str, Any]]:
+        before = {each: each.stat().st_mtime_ns for each in (tmp_path, *tmp_path.rglob("*"))}
+        _, found = findings(coin, f"--{side}", file)
+        after = {each: each.stat().st_mtime_ns for each in (tmp_path, *tmp_path.rglob("*"))}
+        assert after == before
+        return {one["what"]: one for one in found if one["component"] == side}
+
+    found = looked()
+    assert (found["database"]["state"], "tables" in found) == ("note", False)
+    assert "is not there yet" in found["database"]["found"]
+    assert "makes it" in found["database"]["advice"]
+    database.touch(mode=0o600)
+    assert looked()["tables"]["state"] == "note"
+    engine = open_engine(f"sqlite:///{database}")
+    upgrade(engine, (provider_tables if side == "provider" else verifier_tables).MIGRATIONS)
+    assert looked()["tables"]["state"] == "good"  # while another process has it open
+    engine.dispose()
+    found = looked()
+    assert [found[what]["state"] for what in ("database file", "database", "tables")] == [
+        "good"
+    ] * 3
+    database.chmod(0o644)
+    assert looked()["database file"]["state"] == "wrong"
+    database.write_bytes(b"not a database" * 100)
+    assert looked()["database"]["state"] == "wrong"
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_folder_of_a_database_is_not_made(coin: Coin, tmp_path: Path) -> None:
+    file = _provider(tmp_path, coin)
+    file.write_text(file.read_text().replace("/coin.db", "/not/there/coin.db"))
+    _, found = findings(coin, "--provider", file)
+    assert states(found, "provider")["database"] == "note"
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_who_does_not_embed_needs_no_embedding_model(
+    coin: Coin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    monkeypatch.setattr("verifier_sdk.node.doctor._SECONDS", 0.2)
+    wanted = "wrong" if threads else "good"
+    file = _provider(tmp_path, coin)
+    file.write_text(f"embedding_workers = {threads}\n{file.read_text()}")
+    code, found = findings(coin, "--provider", file)
+    assert states(found, "installation")["embedding model"] == "note"
+    assert states(found, "provider")["embedding"] == wanted
+    assert code == bool(threads)
+    (note,) = [one for one in found if one["what"] == "embedding model"]
+    assert "coin provider worker" in note["advice"]
+    node = _verifier(tmp_path, lambda text: f"audits_at_once = {threads}\n{text}")
+    _, found = findings(coin, "--verifier", node)
+    assert states(found, "verifier")["embedding"] == wanted
 
 
 @pytest.mark.usefixtures("quick")

@@ -28,7 +28,7 @@ from verifier_sdk.auditor import Auditor
 from verifier_sdk.client import ProviderClient
 from verifier_sdk.node.providers import Providers, RegisteredProvider
 from verifier_sdk.node.queues import DatabaseQueue
-from verifier_sdk.node.settings import NodeSettings, ProviderEntry
+from verifier_sdk.node.settings import NatsEntry, NodeSettings, ProviderEntry
 from verifier_sdk.node.worker import Target
 from verifier_sdk.semantic.choose import judge_for
 from verifier_sdk.semantic.judge import Judge
@@ -38,7 +38,7 @@ from verifier_sdk.store.tables import MIGRATIONS, SECRET
 from verifier_sdk.store.verdicts import Weigher
 
 if TYPE_CHECKING:
-    from verifier_sdk.node.nats_queue import NatsQueue
+    from verifier_sdk.node.nats_queue import NatsQueue, NatsSettings
 
 ALPHA: Final = 0.01
 """Chance of ever failing an honest provider over all its sessions (section 9)."""
@@ -184,21 +184,24 @@ async def open_queue(
     nats = settings.nats
     if nats is None:
         return DatabaseQueue(engine, bell)
-    try:
-        from verifier_sdk.node.nats_queue import NatsQueue, NatsSettings
-    except ModuleNotFoundError as error:
-        msg = "the table [nats] needs a package more: pip install 'coin-audit[verifier,nats]'"
-        raise MissingDependencyError(msg) from error
-    return await NatsQueue.connect(
-        NatsSettings(
-            servers=[server.get_secret_value() for server in nats.servers],
-            stream=nats.stream,
-            credentials=nats.credentials,
-            authorities=nats.authorities,
-        ),
-        engine,
-        lease_seconds=settings.lease_seconds,
-    )
+    stream = _stream_settings(nats)
+    from verifier_sdk.node.nats_queue import NatsQueue
+
+    return await NatsQueue.connect(stream, engine, lease_seconds=settings.lease_seconds)
+
+
+async def find_stream(nats: NatsEntry) -> bool:
+    """Return whether JetStream has the stream of a node's queue, and make nothing.
+
+    Raises:
+        MissingDependencyError: Its client is not installed.
+        ConfigurationError: Its credentials or stream cannot be used.
+        TryLaterError: It does not answer.
+    """
+    stream = _stream_settings(nats)
+    from verifier_sdk.node.nats_queue import is_there
+
+    return await is_there(stream)
 
 
 def draw_secret(engine: Engine) -> bytes:
@@ -233,6 +236,20 @@ def _weigher(settings: NodeSettings, policy: Policy) -> Weigher | None:
     if questions is None:
         return None
     return Weigher(judge_sha256=file.digest.hex(), judge=SequentialJudge(ALPHA, questions))
+
+
+def _stream_settings(nats: NatsEntry) -> NatsSettings:
+    try:
+        from verifier_sdk.node.nats_queue import NatsSettings
+    except ModuleNotFoundError as error:
+        msg = "the table [nats] needs a package more: pip install 'coin-audit[verifier,nats]'"
+        raise MissingDependencyError(msg) from error
+    return NatsSettings(
+        servers=[server.get_secret_value() for server in nats.servers],
+        stream=nats.stream,
+        credentials=nats.credentials,
+        authorities=nats.authorities,
+    )
 
 
 def _trust(name: str, entry: ProviderEntry, verifiers: KeyRing) -> Trust:

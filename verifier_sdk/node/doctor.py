@@ -14,13 +14,24 @@ from sqlalchemy import func, select
 
 from coin_protocol import transport
 from coin_protocol.checks import Trust, rooted_keys
-from coin_protocol.database.engine import open_engine, reading, shown
-from coin_protocol.doctor import Finding, good, note, readable_secret, tried, wrong
+from coin_protocol.database.engine import shown
+from coin_protocol.database.looking import database_files, looking
+from coin_protocol.database.url import shown_database_url
+from coin_protocol.doctor import (
+    INSTALL_EMBEDDING,
+    Finding,
+    can_embed,
+    good,
+    note,
+    readable_secret,
+    tried,
+    wrong,
+)
 from coin_protocol.errors import CoinError
 from coin_protocol.note import NoteAlgorithm, NoteSigner, NoteVerifier
 from coin_protocol.profile import Policy, Profile
 from verifier_sdk.client import ProviderClient
-from verifier_sdk.node.assembly import client_tls, load_keys, open_queue, registered
+from verifier_sdk.node.assembly import client_tls, find_stream, load_keys, registered
 from verifier_sdk.node.http_server import require_callers_known
 from verifier_sdk.node.settings import NodeSettings, load_settings
 from verifier_sdk.semantic.model_file import ModelFile
@@ -48,6 +59,7 @@ def examine(file: Path) -> Iterator[Finding]:
         "coin keys init FOLDER --name NAME --role verifier makes one",
     )
     yield tried("judge", lambda: _judge(settings), "name the judge's digest in the policy")
+    yield _embedding(settings)
     yield from _database(settings)
     yield from _providers(settings)
     yield from _queue(settings)
@@ -85,35 +97,52 @@ def _judge(settings: NodeSettings) -> str:
     return f"{file.digest.hex()[:16]}…, as the policy names it"
 
 
+def _embedding(settings: NodeSettings) -> Finding:
+    """Say whether what these settings run can embed, where it is to."""
+    at_once = settings.audits_at_once
+    if not at_once:
+        return good("embedding", "left to coin verifier worker (audits_at_once is 0)")
+    if can_embed():
+        return good("embedding", f"done here (audits_at_once is {at_once})")
+    return wrong(
+        "embedding",
+        f"sentence-transformers is not installed, and audits_at_once is {at_once}",
+        f"{INSTALL_EMBEDDING}; or audits_at_once = 0, and coin verifier worker elsewhere",
+    )
+
+
 def _database(settings: NodeSettings) -> Iterator[Finding]:
-    mend = "is its server running, and may this user connect?"
+    url = settings.database.get_secret_value()
+    given_up = 0
     try:
-        engine = open_engine(settings.database.get_secret_value())
-        try:
-            with reading(engine) as connection:
-                context = MigrationContext.configure(
-                    connection, opts={"version_table": "verifier_alembic_version"}
+        for file in database_files(url):
+            yield readable_secret("database file", file)
+        with looking(url) as connection:
+            if connection is None:
+                found = f"{shown_database_url(url)} is not there yet"
+                yield note("database", found, "coin verifier migrate, or serve, makes it")
+                return
+            context = MigrationContext.configure(
+                connection, opts={"version_table": "verifier_alembic_version"}
+            )
+            revision = context.get_current_revision()
+            yield good("database", shown(connection.engine))
+            if revision is None:
+                yield note("tables", "none yet", "coin verifier migrate, or serve, makes them")
+                return
+            there = set(connection.dialect.get_table_names(connection))
+            missing = {table.name for table in METADATA.sorted_tables} - there
+            if missing:
+                yield wrong(
+                    "tables", f"missing: {', '.join(sorted(missing))}", "coin verifier migrate"
                 )
-                revision = context.get_current_revision()
-                yield good("database", shown(engine))
-                if revision is None:
-                    yield note("tables", "none yet", "coin verifier migrate, or serve, makes them")
-                    return
-                there = set(engine.dialect.get_table_names(connection))
-                missing = {table.name for table in METADATA.sorted_tables} - there
-                if missing:
-                    yield wrong(
-                        "tables", f"missing: {', '.join(sorted(missing))}", "coin verifier migrate"
-                    )
-                    return
-                yield good("tables", f"revision {revision}")
-                given_up = connection.execute(
-                    select(func.count()).select_from(AUDIT).where(AUDIT.c.state == ERROR)
-                ).scalar_one()
-        finally:
-            engine.dispose()
+                return
+            yield good("tables", f"revision {revision}")
+            given_up = connection.execute(
+                select(func.count()).select_from(AUDIT).where(AUDIT.c.state == ERROR)
+            ).scalar_one()
     except CoinError as error:
-        yield wrong("database", str(error), mend)
+        yield wrong("database", str(error), "is its server running, and may this user connect?")
         return
     if given_up:
         yield note("audits", f"{given_up} given up", "see the log for why, then ask for them again")
@@ -154,21 +183,14 @@ async def _key_set_owner(settings: NodeSettings, name: str, trust: Trust) -> str
 
 
 def _queue(settings: NodeSettings) -> Iterator[Finding]:
-    if settings.nats is None:
+    nats = settings.nats
+    if nats is None:
         yield good("queue", "the database")
         return
 
     def look() -> str:
-        async def connect() -> None:
-            engine = open_engine(settings.database.get_secret_value())
-            try:
-                queue = await open_queue(settings, engine, asyncio.Event())
-                await queue.close()
-            finally:
-                engine.dispose()
-
-        asyncio.run(connect())
-        return "NATS JetStream answers"
+        there = asyncio.run(find_stream(nats))
+        return f"NATS JetStream answers{'' if there else '; serve makes its stream'}"
 
     yield tried("queue", look, "is nats-server running with JetStream (-js), and reached by TLS?")
 

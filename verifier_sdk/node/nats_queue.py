@@ -205,17 +205,7 @@ class NatsQueue:
             raise TryLaterError(msg) from None
 
     async def _prepare(self) -> None:
-        wanted = StreamConfig(
-            name=self._stream,
-            subjects=[f"{self._stream}.*.*"],
-            retention=RetentionPolicy.WORK_QUEUE,
-            storage=StorageType.FILE,
-            max_msgs=MOST_ANNOUNCED,
-            max_msgs_per_subject=1,
-            discard=DiscardPolicy.NEW,
-            discard_new_per_subject=True,
-            max_msg_size=64,
-        )
+        wanted = _wanted(self._stream)
         try:
             try:
                 found = (await self._context.stream_info(self._stream)).config
@@ -278,6 +268,28 @@ class NatsQueue:
         return None
 
 
+async def is_there(settings: NatsSettings) -> bool:
+    """Return whether the stream is there, and make nothing.
+
+    Raises:
+        ConfigurationError: The credentials, or the stream that is there, cannot be used.
+        TryLaterError: JetStream does not answer.
+    """
+    client = await _connected(settings)
+    context = client.jetstream(timeout=_ANSWER_SECONDS)
+    try:
+        found = (await context.stream_info(settings.stream)).config
+    except NotFoundError:
+        return False
+    except _ERRORS as error:
+        msg = f"JetStream does not answer ({type(error).__name__})"
+        raise TryLaterError(msg) from None
+    finally:
+        await _quietly(client.close)
+    _require_same(found, _wanted(settings.stream))
+    return True
+
+
 async def _connected(settings: NatsSettings) -> Client:
     """Return a connection that comes back by itself whenever it is lost.
 
@@ -319,6 +331,20 @@ async def _connected(settings: NatsSettings) -> Client:
             raise ConfigurationError(msg) from None
         msg = f"NATS cannot be reached ({type(why).__name__}); try again later"
         raise TryLaterError(msg) from None
+
+
+def _wanted(stream: str) -> StreamConfig:
+    return StreamConfig(
+        name=stream,
+        subjects=[f"{stream}.*.*"],
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        max_msgs=MOST_ANNOUNCED,
+        max_msgs_per_subject=1,
+        discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        max_msg_size=64,
+    )
 
 
 def _require_same(found: StreamConfig, wanted: StreamConfig) -> None:
