@@ -227,7 +227,7 @@ def test_ports_are_those_of_the_settings(settings: NodeSettings) -> None:
         "port": "https",
         "scheme": "HTTPS",
     }
-    assert main["startupProbe"]["exec"]["command"][1] in {
+    assert main["startupProbe"]["exec"]["command"][-1] in {
         m["mountPath"] for m in main["volumeMounts"]
     }
     opened = {
