@@ -14,7 +14,7 @@ PEER = pymerkle>=7,<8
 JOBS ?= 2
 SERVICES = $(wildcard protos/coin_protocol/v1/*_service.proto)
 
-.PHONY: demo test test-deep bench fuzz check proto proto-check proto-image vectors clean
+.PHONY: demo test test-deep bench fuzz mutate check proto proto-check proto-image vectors clean
 
 demo: $(VENV)/.demo  ## Watch an honest reply pass an audit, and nine lies get caught
 	$(BIN)/coin demo $(ARGS)
@@ -30,14 +30,17 @@ bench: $(VENV)/.dev  ## One JSON line a claim; PYMERKLE=1 installs the GPL peer 
 	$(if $(PYMERKLE),$(PIP) '$(PEER)')
 	$(BIN)/python -m benchmarks $(ARGS)
 
-test-deep: $(VENV)/.dev  ## 10,000 examples of each property, machines of up to 2,000 steps
+test-deep: $(VENV)/.dev  ## 10,000 examples of each property, 2,000 steps of each machine
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --timeout 1800 --hypothesis-profile deep \
 		tests/property tests/unit/kit/test_mutations_properties.py
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --timeout 1800 --hypothesis-profile long \
-		tests/machines
+		-k runTest tests/machines
 
 fuzz: $(VENV)/.dev  ## Fuzz every parser, a minute each; ARGS="stream --seconds 600" for one
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+mutate: $(VENV)/.dev  ## Mutants that no test notices; ARGS="run 'coin_protocol.merkle*'" for some
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -P tests/mutate.py $(ARGS)
 
 check: $(VENV)/.dev proto-check  ## Formatting, lint, layers, types, drift of generated files
 	$(BIN)/ruff format --check .
