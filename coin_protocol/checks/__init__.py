@@ -180,7 +180,7 @@ def run_checks(case: Case) -> Report:
     check_rounds(case.rounds)
     check_rounds(case.whole_rounds)
     results: list[receipt_pb2.CheckResult] = []
-    failure: tuple[Check, VerificationError] | None = None
+    failure: tuple[Check, CheckFailure] | None = None
     for check in CHECKS:
         result = receipt_pb2.CheckResult(code=check.code, status=receipt_pb2.CHECK_STATUS_SKIPPED)
         if failure is None and check.applies(case):
@@ -188,18 +188,18 @@ def run_checks(case: Case) -> Report:
                 check.verify(case)
                 result.status = receipt_pb2.CHECK_STATUS_PASSED
             except VerificationError as error:
-                failure = check, error
+                own = error if isinstance(error, CheckFailure) else CheckFailure(str(error))
+                failure = check, own
                 result.status = receipt_pb2.CHECK_STATUS_FAILED
                 result.detail = str(error)
         results.append(result)
     if failure is None:
         return Report(tuple(results))
-    failed, reason = failure
-    own = reason if isinstance(reason, CheckFailure) else CheckFailure(str(reason))
+    failed, own = failure
     return Report(
         tuple(results),
         failed,
-        str(reason),
+        str(own),
         failed.outcome if own.outcome is None else own.outcome,
         failed.fault if own.fault is None else own.fault,
         failed.advice if own.advice is None else own.advice,

@@ -256,9 +256,8 @@ class Case:
     @cached_property
     def block_tree(self) -> IncrementalTree:
         """The token tree's block leaves, from the manifest."""
-        session_id, raw = self.commitment.session_id, b""
-        if self.manifest is not None:
-            raw = self.manifest.payload
+        session_id = self.commitment.session_id
+        raw = None if self.manifest is None else self.manifest.payload
         return self.memo.once(
             ("tree", session_id, raw),
             lambda: IncrementalTree(block_leaf_hashes(session_id, self.blocks)),
@@ -284,8 +283,8 @@ class Case:
     def whole_openings(self) -> list[AnsweredWhole]:
         """The whole-block rounds that were answered with an opening."""
         return [
-            AnsweredWhole(number, entry, self.whole_challenge(entry), len(self.blocks), self.memo)
-            for number, entry in enumerate(self.whole_rounds, 1)
+            AnsweredWhole(entry, self.whole_challenge(entry), len(self.blocks), self.memo)
+            for entry in self.whole_rounds
             if entry.HasField("opening")
         ]
 
@@ -330,14 +329,15 @@ class Case:
     @cached_property
     def _kept(self) -> tuple[object, ...]:
         """All of the case but what challenges brought."""
-        manifest = b"" if self.manifest is None else self.manifest.SerializeToString()
+        # An empty manifest is not no manifest: nobody signed it.
+        manifest = None if self.manifest is None else self.manifest.SerializeToString()
         receipt = self.receipt.SerializeToString()
         return id(self.trust), self.profile.raw, self.policy.raw, receipt, manifest
 
     @cached_property
-    def _committed(self) -> tuple[bytes, ...]:
+    def _committed(self) -> tuple[bytes | None, ...]:
         """What every answer is held against."""
-        manifest = b"" if self.manifest is None else self.manifest.payload
+        manifest = None if self.manifest is None else self.manifest.payload
         receipt = self.receipt
         return self.profile.raw, receipt.commitment.payload, receipt.fingerprints.payload, manifest
 
@@ -467,7 +467,6 @@ class AnsweredWhole:
         block_count: Blocks of the commitment.
     """
 
-    number: int
     entry: receipt_pb2.Round
     challenge: opening_pb2.WholeBlockChallenge
     block_count: int

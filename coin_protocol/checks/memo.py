@@ -35,4 +35,4 @@ class Memo:
 
     def read(self, read: Callable[[bytes], T], raw: bytes) -> T:
         """Return a statement, parsed once by a function that takes nothing else into account."""
-        return self.once(("read", read, raw), lambda: read(raw))
+        return self.once((read, raw), lambda: read(raw))

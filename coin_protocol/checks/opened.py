@@ -454,7 +454,7 @@ def _split(hashes: bytes) -> list[bytes]:
 
 def _leaf_tree(case: Case, leaves: bytes) -> merkle.IncrementalTree:
     """Return the tree over leaf hashes in one string, built once."""
-    return case.memo.once(("leaves", leaves), lambda: merkle.IncrementalTree(_split(leaves)))
+    return case.memo.once((_leaf_tree, leaves), lambda: merkle.IncrementalTree(_split(leaves)))
 
 
 def _fingerprint(case: Case, token: opening_pb2.TokenOpening) -> bytes:
@@ -545,7 +545,7 @@ def verify_vocabulary(
     try:
         # Half of a text's tokens are few, and are drawn again.
         case.memo.once(
-            ("row", size, root, token_id, fingerprint, path),
+            (verify_vocabulary, size, root, token_id, fingerprint, path),
             lambda: merkle.verify_inclusion(
                 leaf_hash=merkle.leaf_hash(fingerprint),
                 index=token_id,

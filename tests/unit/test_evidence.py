@@ -79,9 +79,11 @@ def test_two_commitments_to_one_session_are_proof(provider: TwoFaced) -> None:
     assert (found.party, found.subject) == (PROVIDER, statement.session_id.hex())
     assert (found.first, found.second) == (digest(first.payload), digest(second.payload))
     tokens = statement.reasoning_tokens
-    assert f"bills {tokens} reasoning tokens" in found.sentence
-    assert f"bills {tokens + 8}." in found.sentence
-    assert found.sentence.endswith("They differ in reasoning_tokens, usage.")
+    assert found.sentence == (
+        f"'acme' signed two commitments to session {found.subject}: {found.first.hex()} bills "
+        f"{tokens} reasoning tokens, {found.second.hex()} bills {tokens + 8}. They differ in "
+        "reasoning_tokens, usage."
+    )
     assert not found.caveats
 
 
@@ -169,7 +171,11 @@ def test_a_revoked_key_is_named_beside_the_finding(provider: TwoFaced) -> None:
         trust=parties.trust,
     )
     (caveat,) = verify_evidence(evidence, trust=parties.trust, log_key=None).caveats
-    assert f"was revoked at {revoked.isoformat()}" in caveat
+    key = parties.signer.public
+    assert caveat == (
+        f"Key {key.name!r} ({key.keyid[:16]}…) was revoked at {revoked.isoformat()}: whoever had "
+        "it by then could sign a commitment and date it back."
+    )
 
 
 def test_a_certificate_of_the_domain_serves_as_root(provider: TwoFaced) -> None:
@@ -317,6 +323,11 @@ def test_each_kind_says_which_keys_it_takes(provider: TwoFaced) -> None:
 def test_what_is_no_evidence_is_told_so(raw: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
         read_evidence(raw)
+
+
+def test_a_file_of_the_most_bytes_is_read(provider: TwoFaced) -> None:
+    evidence = accuse(provider, provider.honest, provider.signed(bill_more))
+    assert read_evidence(to_json(evidence).encode().ljust(MAX_EVIDENCE_BYTES)) == evidence
 
 
 def test_what_is_too_large_is_not_parsed() -> None:

@@ -477,6 +477,9 @@ def test_verifiers_are_pinned_under_the_names_given_with_their_pem() -> None:
     assert ring.find(ED_SIGNER.public.keyid) is None
     with pytest.raises(InvalidInputError, match="'two'"):
         pinned_verifiers({"two": b"garbage"})
+    strangers = envelope.sign(b"", envelope.CHALLENGE, EC_SIGNER)
+    with pytest.raises(SignatureError, match="no key of 'verifiers' signed this challenge"):
+        envelope.verify(strangers, envelope.CHALLENGE, ring)
 
 
 def test_a_time_is_read_in_utc_to_the_microsecond_rounded_down() -> None:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coin_protocol.checks import Trust, rooted_keys, run_checks
+from coin_protocol.checks import Case, Trust, rooted_keys, run_checks
 from coin_protocol.errors import ConfigurationError, InvalidInputError, SignatureError
 from coin_protocol.keys import ListedKey
 from coin_protocol.keyset import ROOT_KEY_NAME, SignedKeySet, pinned, sign_key_set, stamp
@@ -276,6 +276,17 @@ def test_a_key_set_dated_back_under_an_expired_certificate_fails_the_key_window(
         assert report.fault == receipt_pb2.FAULT_UNATTRIBUTED
 
 
+def under_certificate_until(end: datetime, case: Case, parties: Parties) -> Case:
+    """Return the case with its key set under a certificate that ended then, issued before."""
+    leaf = ROOT.authority.leaf(ROOT.key, begins=end - 90 * DAY, ends=end)
+    served = key_set(chain=ROOT.authority.chain(leaf), issued_at=end - DAY, key=parties.signer)
+    receipt = receipt_pb2.Receipt()
+    receipt.CopyFrom(case.receipt)
+    receipt.key_set.CopyFrom(served.signed)
+    receipt.root_chain[:] = served.root_chain
+    return replace(case, receipt=receipt, trust=Trust([], parties.verifiers, [TRUSTED]))
+
+
 def test_a_receipt_without_an_answer_is_held_against_the_time_of_sending(
     parties: Parties, provider: Provider
 ) -> None:
@@ -283,18 +294,28 @@ def test_a_receipt_without_an_answer_is_held_against_the_time_of_sending(
     case = reply.case(parties)
     sent = case.receipt.sent_at.ToDatetime(UTC)
     end = sent - timedelta(seconds=parties.policy.clock_skew_seconds + 60)
-    leaf = ROOT.authority.leaf(ROOT.key, begins=end - 90 * DAY, ends=end)
-    served = key_set(chain=ROOT.authority.chain(leaf), issued_at=end - DAY, key=parties.signer)
-    receipt = receipt_pb2.Receipt()
-    receipt.CopyFrom(case.receipt)
-    receipt.key_set.CopyFrom(served.signed)
-    receipt.root_chain[:] = served.root_chain
-    trust = Trust([], parties.verifiers, [TRUSTED])
-    report = run_checks(replace(case, receipt=receipt, trust=trust))
+    case = under_certificate_until(end, case, parties)
+    report = run_checks(case)
     assert report.failed is not None
     assert report.failed.code == "KEY_WINDOW"
-    receipt.sent_at.CopyFrom(stamp(end - timedelta(hours=1)))
-    assert run_checks(replace(case, receipt=receipt, trust=trust)).failed is None
+    case.receipt.sent_at.CopyFrom(stamp(end - timedelta(hours=1)))
+    assert run_checks(replace(case)).failed is None
+
+
+def test_a_receipt_with_an_answer_is_held_against_the_time_that_its_end_came(
+    parties: Parties, provider: Provider
+) -> None:
+    """The request may have been sent while the certificate was good."""
+    case = run_session(provider, reasoning_ids(16)).case(parties)
+    came = case.receipt.answer_last_at.ToDatetime(UTC)
+    end = came - timedelta(seconds=parties.policy.clock_skew_seconds + 60)
+    case = under_certificate_until(end, case, parties)
+    case.receipt.sent_at.CopyFrom(stamp(end - timedelta(hours=1)))
+    report = run_checks(case)
+    assert report.failed is not None
+    assert report.failed.code == "KEY_WINDOW"
+    case.receipt.ClearField("answer_last_at")
+    assert run_checks(replace(case)).failed is None
 
 
 # Domains, files and the system's store
