@@ -6,7 +6,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.exposure import ExposureMachine
-from tests.machines.systems import FOUND_OUT, fewer, finding, tried
+from tests.machines.systems import FOUND_OUT, OF_PROCESSES, fewer, finding, tried
 from tests.machines.systems.provider_adapters import ledger_of
 from tests.machines.systems.provider_broken import (
     AnswersAnew,
@@ -46,7 +46,7 @@ class OfProcess(ExposureMachine):
 TestExposureOfRules = tried(OfRules, fewer(4))
 TestExposureInMemory = tried(InMemory, fewer(10))
 TestExposureOverSqlite = tried(OverSqlite, fewer(30))
-TestExposureOfAProcess = tried(OfProcess, fewer(30))
+TestExposureOfAProcess = tried(OfProcess, fewer(30), least=OF_PROCESSES)
 
 BROKEN = (
     ForgetsLedger,

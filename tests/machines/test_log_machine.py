@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.log import LogMachine
 from coin_protocol.testing.machines.rules import RuleBrokenError
-from tests.machines.systems import searching, tried
+from tests.machines.systems import OF_PROCESSES, searching, tried
 from tests.machines.systems.log_process import ProcessLog
 from tests.machines.systems.log_pure import BROKEN, PureLog
 from tests.machines.systems.log_sqlite import SqliteLog
@@ -49,6 +49,7 @@ TestOfProcess = tried(
         max_examples=max(3, ANY.max_examples // 30),
         stateful_step_count=max(10, ANY.stateful_step_count // 4),
     ),
+    least=OF_PROCESSES,
 )
 
 SEARCH = searching()

@@ -9,7 +9,7 @@ from coin_protocol.testing.machines.exposure import Terms
 from coin_protocol.testing.machines.provider import ProviderMachine
 from coin_protocol.testing.machines.provider_system import ProviderSystem
 from coin_protocol.testing.machines.rules import Makes
-from tests.machines.systems import FOUND_OUT, fewer, finding, tried
+from tests.machines.systems import FOUND_OUT, OF_PROCESSES, fewer, finding, tried
 from tests.machines.systems.provider_broken import (
     CommitsAgain,
     CountsKindsApart,
@@ -47,7 +47,7 @@ class OfProcess(ProviderMachine):
 TestProviderOfRules = tried(OfRules, fewer(4))
 TestProviderInMemory = tried(InMemory, fewer(10))
 TestProviderOverSqlite = tried(OverSqlite, fewer(20))
-TestProviderProcess = tried(OfProcess, fewer(30))
+TestProviderProcess = tried(OfProcess, fewer(30), least=OF_PROCESSES)
 
 BROKEN = (
     ForgetsLedger,

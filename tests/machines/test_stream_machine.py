@@ -6,7 +6,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.stream import StreamMachine
-from tests.machines.systems import FOUND_OUT, fewer, finding, tried
+from tests.machines.systems import FOUND_OUT, OF_PROCESSES, fewer, finding, tried
 from tests.machines.systems.provider_adapters import streams_of
 from tests.machines.systems.provider_broken import (
     LosesCheckpoint,
@@ -34,7 +34,7 @@ class OfProcess(StreamMachine):
 
 TestStreamsOfRules = tried(OfRules, fewer(2))
 TestStreamsOverSqlite = tried(OverSqlite, fewer(30))
-TestStreamsOfAProcess = tried(OfProcess, fewer(30))
+TestStreamsOfAProcess = tried(OfProcess, fewer(30), least=OF_PROCESSES)
 
 BROKEN = (OrderOfChunks, TakesHalfAChunk, LosesCheckpoint, MakesUpTokens, SkipsCheckpoints)
 

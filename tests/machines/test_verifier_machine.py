@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.verifier import VerifierMachine
-from tests.machines.systems import searching, tried
+from tests.machines.systems import OF_PROCESSES, searching, tried
 from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
 from tests.machines.systems.verifier_process import ProcessVerifier
 from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
@@ -69,6 +69,7 @@ TestOfProcess = tried(
         max_examples=max(3, ANY.max_examples // 30),
         stateful_step_count=max(8, ANY.stateful_step_count // 6),
     ),
+    least=OF_PROCESSES,
 )
 
 SEARCH = searching()

@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.witness import WitnessMachine
-from tests.machines.systems import searching, tried
+from tests.machines.systems import OF_PROCESSES, searching, tried
 from tests.machines.systems.witness_process import ProcessWitness
 from tests.machines.systems.witness_pure import BROKEN, PureWitness
 from tests.machines.systems.witness_sqlite import SqliteWitness
@@ -48,6 +48,7 @@ TestOfProcess = tried(
         max_examples=max(3, ANY.max_examples // 30),
         stateful_step_count=max(10, ANY.stateful_step_count // 5),
     ),
+    least=OF_PROCESSES,
 )
 
 SEARCH = searching()

@@ -25,6 +25,10 @@ LEAST_EXAMPLES = 3
 """Of a machine at a time, however few the profile asks for: the first has hardly a step."""
 
 
+OF_PROCESSES = LONG // 10
+"""Steps of a machine over real processes in a long run: each is killed and started again and again,
+which takes a second."""
+
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 
 
@@ -47,15 +51,23 @@ class _Counted(RuleBasedStateMachine):
         type(self).steps += 1
 
 
-def tried(machine: type[RuleBasedStateMachine], chosen: settings) -> type[TestCase]:
+def tried(
+    machine: type[RuleBasedStateMachine], chosen: settings, *, least: int = LONG
+) -> type[TestCase]:
     """Return the test of a machine.
 
     However many steps the profile asks for, Hypothesis ends an example after some hundred of ours:
     the profile `long` goes on, a few examples at a time, until there were so many.
+
+    Args:
+        machine: To be tried.
+        chosen: How, under any other profile.
+        least: Steps under the profile `long`.
     """
-    least = 1
     if settings().stateful_step_count >= LONG:
-        least, chosen = LONG, settings(chosen, max_examples=LEAST_EXAMPLES)
+        chosen = settings(chosen, max_examples=LEAST_EXAMPLES)
+    else:
+        least = 1
 
     class Test(_Counted, machine):  # type: ignore[misc, valid-type] # whichever it is given
         steps = 0
