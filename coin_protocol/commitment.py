@@ -159,8 +159,7 @@ def _checked_ids(token_ids: Sequence[int] | npt.NDArray[np.integer], vocabulary:
             msg = f"wanted a flat sequence of token ids; found {found}"
             raise InvalidInputError(msg)
         least, most = int(token_ids.min(initial=0)), int(token_ids.max(initial=0))
-        if least >= 0 and most < vocabulary:
-            ids.frombytes(token_ids.astype(_ID).tobytes())
+        ids.frombytes(token_ids.astype(_ID).tobytes())
     else:
         flat = isinstance(token_ids, Sequence) and not isinstance(
             token_ids, (bytes, bytearray, str)
@@ -236,7 +235,7 @@ class PackedIds:
         raw = np.frombuffer(self._packed, np.uint8)[first_bit // 8 : (end_bit + 7) // 8]
         bit_row = np.unpackbits(raw)[first_bit % 8 :][: end_bit - first_bit]
         rows = np.zeros((stop - start, 32), np.uint8)
-        rows[:, 32 - self._bits :] = bit_row.reshape(-1, self._bits)
+        rows[:, 32 - self._bits :] = bit_row.reshape(stop - start, self._bits)
         return np.packbits(rows).view(">u4").astype(np.uint32)
 
 

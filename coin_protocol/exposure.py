@@ -147,10 +147,10 @@ def _within(
     each = left // drawn
     if each >= run:
         return token_blocks, each - each % run
-    token_blocks = max(0, left // run - blocks)
-    if token_blocks or blocks:
-        return token_blocks, run if (blocks + token_blocks) * run <= left else left // blocks
-    return 1, left
+    runs = left // run
+    if runs > blocks:
+        return runs - blocks, run
+    return (0, min(run, left // blocks)) if blocks else (1, left)
 
 
 def _require(what: str, count: int, cap: int) -> None:

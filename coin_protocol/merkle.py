@@ -208,18 +208,17 @@ class IncrementalTree:
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
         """Add leaf hashes, 32 bytes each, in order."""
-        self._levels[0].extend(list(leaf_hashes))
-        depth = 0
-        while len(self._levels[depth]) > 1:
-            if depth + 1 == len(self._levels):
+        level, depth = self._levels[0], 0
+        level.extend(list(leaf_hashes))
+        while pairs := len(level) >> 1:
+            depth += 1
+            if depth == len(self._levels):
                 self._levels.append([])
-            level, above = self._levels[depth], self._levels[depth + 1]
-            pairs = len(level) >> 1
+            above = self._levels[depth]
             if len(above) == pairs:
                 break
-            fresh = level[2 * len(above) : 2 * pairs]
-            above.extend(_parents(fresh))
-            depth += 1
+            above.extend(_parents(level[2 * len(above) : 2 * pairs]))
+            level = above
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the first `size` leaves (all of them by default).

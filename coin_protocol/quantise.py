@@ -41,10 +41,10 @@ def quantise(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
         at = int(np.argmin(usable))
         msg = f"vector {at} is zero, not finite or out of the range of a float32 scale"
         raise QuantisationError(msg)
-    # float32 rounds the scale, so the largest entry could land a hair past 127.
-    steps = np.rint(vectors / scales[:, None].astype(np.float64)).clip(-_TOP, _TOP)
+    # float32 rounds the scale: the largest entry may land a hair past 127, and is rounded to it.
+    steps = np.rint(vectors / scales[:, None])
     rows = np.empty((len(vectors), SCALE_BYTES + vectors.shape[1]), np.uint8)
-    rows[:, :SCALE_BYTES] = scales.astype("<f4").view(np.uint8).reshape(-1, SCALE_BYTES)
+    rows[:, :SCALE_BYTES] = scales.astype("<f4").view(np.uint8).reshape(len(rows), SCALE_BYTES)
     rows[:, SCALE_BYTES:] = steps.astype(np.int8).view(np.uint8)
     return rows
 
@@ -67,8 +67,9 @@ def dequantise(rows: Sequence[bytes], dimension: int) -> npt.NDArray[np.float64]
     steps = raw[:, SCALE_BYTES:].view(np.int8)
     good = np.isfinite(scales) & (scales >= np.finfo(np.float32).tiny)
     good &= (steps != -_TOP - 1).all(axis=1)
-    good &= np.abs(steps.astype(np.int16)).max(axis=1, initial=0) == _TOP
+    good &= (np.abs(steps) == _TOP).any(axis=1)
     if not good.all():
         msg = f"row {int(np.argmin(good))} is not an int8-symmetric encoding"
         raise QuantisationError(msg)
-    return steps.astype(np.float64) * scales[:, None].astype(np.float64)
+    vectors: npt.NDArray[np.float64] = np.multiply(steps, scales[:, None], dtype=np.float64)
+    return vectors

@@ -96,12 +96,12 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
     try:
         if raw.lstrip()[:1] == b"{":
             check_parts(raw)
-            json_format.Parse(raw, message, max_recursion_depth=20)
+            json_format.Parse(raw, message)
         else:
             message.ParseFromString(raw)
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
-        detail = str(error).splitlines()[0][:200] if str(error) else "it does not parse"
-        msg = f"not a {kind}: {detail}"
+        detail = "".join(str(error).splitlines()[:1])
+        msg = f"not a {kind}: {detail[:200]}"
         raise InvalidInputError(msg) from error
     if message.format != wanted:
         msg = f"found {kind} format {message.format[:40]!r}, wanted {wanted!r}"

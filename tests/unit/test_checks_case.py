@@ -11,6 +11,7 @@ import pytest
 from coin_protocol import envelope
 from coin_protocol.checks import Case, Trust, rooted_keys, run_checks
 from coin_protocol.checks.case import Answered
+from coin_protocol.checks.memo import Memo
 from coin_protocol.errors import InvalidInputError, SignatureError
 from coin_protocol.keyset import SignedKeySet, pinned, stamp
 from coin_protocol.root_certificate import RootDomain
@@ -77,6 +78,16 @@ def test_a_manifest_of_no_bytes_is_one_that_nobody_signed() -> None:
     assert report.failed is not None
     assert report.failed.code == "SIGNATURE"
     assert report.fault == receipt_pb2.FAULT_UNATTRIBUTED
+
+
+def test_the_tree_of_blocks_is_that_of_the_manifest_at_hand() -> None:
+    case = audit().case()
+    other = replace(case, manifest=audit(tokens=24).case().manifest)
+    before = replace(case, manifest=None)
+    roots = [one.block_tree.root() for one in (before, case, other)]
+    assert len(set(roots)) == 3
+    assert case.block_tree.root() == case.commitment.token_root
+    assert roots == [replace(one, memo=Memo()).block_tree.root() for one in (before, case, other)]
 
 
 def test_an_answer_is_looked_at_again_where_it_is_held_against_something_else() -> None:

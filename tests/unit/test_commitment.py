@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256, shake_256
 from typing import Any
 
@@ -183,6 +184,20 @@ def test_an_error_names_the_id_and_the_vocabulary() -> None:
         builder().append([1, VOCABULARY + 7, 2])
 
 
+@pytest.mark.parametrize(
+    ("bad", "found"),
+    [
+        (np.ones((2, 2)), "found float64 with 2 axes"),
+        (np.ones(3, np.bool_), "found bool with 1 axes"),
+        ("12", "found str, or truth values in it"),
+        ([True], "found list, or truth values in it"),
+    ],
+)
+def test_an_error_names_what_was_found_instead_of_ids(bad: Any, found: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^wanted a flat sequence of token ids; {found}$"):
+        builder().append(bad)
+
+
 def test_ids_that_can_be_read_only_once_are_all_taken_or_none() -> None:
     once: Any = (number for number in range(6))
     growing, wanted = builder(), builder()
@@ -260,22 +275,38 @@ def test_fingerprint_leaves_are_salted_per_block() -> None:
 def test_ids_take_as_few_bits_as_the_vocabulary_needs() -> None:
     ids = array("I", range(1000))
     assert PackedIds(ids, bits=17).nbytes == 17 * 1000 / 8
-    assert PackedIds(array("I", [0, 0, 0]), bits=0).nbytes == 1
+    for bits in (0, 1):
+        assert PackedIds(array("I", bytes(4 * 8)), bits=bits).nbytes == 1
     assert len(PackedIds(ids, bits=17)) == 1000
 
 
-def test_a_builder_packs_by_its_own_vocabulary() -> None:
-    growing = builder()
-    growing.append([VOCABULARY - 1] * 80)
+def test_packed_ids_come_back_from_their_bytes() -> None:
+    for bits, count in ((9, 0), (9, 1), (9, 7), (9, 8), (17, 5000), (0, 9)):
+        ids = array("I", [number % (1 << bits) for number in range(count)])
+        packed = PackedIds(ids, bits=bits)
+        again = PackedIds.from_bytes(packed.to_bytes(), count=count, bits=bits)
+        assert (len(again), again.nbytes) == (count, packed.nbytes)
+        assert again.to_bytes() == packed.to_bytes()
+        assert again.slice(0, count).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(("found", "count"), [(8, 8), (10, 8), (0, 1), (1, 0), (9, 9)])
+def test_bytes_of_another_number_of_ids_are_refused(found: int, count: int) -> None:
+    named = f"^{found} bytes are not {count} ids of 9 bits$"
+    with pytest.raises(InvalidInputError, match=named):
+        PackedIds.from_bytes(bytes(found), count=count, bits=9)
+
+
+@pytest.mark.parametrize(("vocabulary", "bits"), [(1, 1), (2, 1), (256, 8), (257, 9), (300, 9)])
+@pytest.mark.parametrize("kind", [list, partial(np.array, dtype=np.int64)], ids=["list", "array"])
+def test_a_builder_packs_by_its_own_vocabulary(
+    vocabulary: int, bits: int, kind: Callable[[list[int]], Any]
+) -> None:
+    fingerprints = small_table().fingerprints[:vocabulary]
+    growing = CommitmentBuilder(SESSION, block_size=BLOCK, fingerprints=fingerprints)
+    growing.append(kind([]))
+    growing.append(kind([vocabulary - 1] * 80))
     packed = growing.finish().token_ids
     assert isinstance(packed, PackedIds)
-    assert packed.nbytes == 9 * 80 / 8
-    assert packed.slice(79, 80).tolist() == [VOCABULARY - 1]
-
-
-def test_a_vocabulary_of_one_id_can_be_packed() -> None:
-    growing = CommitmentBuilder(
-        SESSION, block_size=BLOCK, fingerprints=small_table().fingerprints[:1]
-    )
-    growing.append([0] * 5)
-    assert growing.finish().token_ids.slice(0, 5).tolist() == [0] * 5
+    assert packed.nbytes == bits * 80 / 8
+    assert packed.slice(0, 81).tolist() == [vocabulary - 1] * 80

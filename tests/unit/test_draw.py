@@ -75,13 +75,21 @@ def test_the_anchor_itself_is_no_flip() -> None:
         draw.verify_flip(flip=anchor, index=1, anchor=anchor)
 
 
-def test_the_seed_hashes_statement_nonce_flip_and_round_behind_the_tag() -> None:
-    wanted = b"\x11coin.challenge.v1" + STATEMENT + NONCE + FLIP + b"\x00\x00\x01\x02"
-    found = draw.seed(fingerprints_sha256=STATEMENT, nonce=NONCE, flip=FLIP, round_number=258)
-    assert found == sha256(wanted).digest()
-    whole = b"\x0dcoin.whole.v1" + STATEMENT + NONCE + FLIP + b"\x00\x00\x01\x02"
-    found = draw.whole_seed(fingerprints_sha256=STATEMENT, nonce=NONCE, flip=FLIP, round_number=258)
-    assert found == sha256(whole).digest()
+@pytest.mark.parametrize(
+    ("number", "as_bytes"),
+    [(258, b"\x00\x00\x01\x02"), (2**32 - 1, b"\xff" * 4)],
+    ids=["several-bytes", "greatest-of-the-wire"],
+)
+def test_the_seed_hashes_statement_nonce_flip_and_round_behind_the_tag(
+    number: int, as_bytes: bytes
+) -> None:
+    hashed = STATEMENT + NONCE + FLIP + as_bytes
+    found = draw.seed(fingerprints_sha256=STATEMENT, nonce=NONCE, flip=FLIP, round_number=number)
+    assert found == sha256(b"\x11coin.challenge.v1" + hashed).digest()
+    found = draw.whole_seed(
+        fingerprints_sha256=STATEMENT, nonce=NONCE, flip=FLIP, round_number=number
+    )
+    assert found == sha256(b"\x0dcoin.whole.v1" + hashed).digest()
 
 
 def test_a_challenge_draws_by_its_own_fields_and_the_flip() -> None:
@@ -148,6 +156,31 @@ def test_the_draw_reads_the_stream_as_the_protocol_says() -> None:
     first = next(word for word in words if word < bound)
     drawn = draw.draw(seed, [bound], blocks=1, tokens_per_block=1)
     assert drawn.blocks[0].positions == (first,)
+
+
+class OfWords:
+    """In place of SHAKE-256: a stream of chosen 64-bit words, then of zeros."""
+
+    def __init__(self, *words: int) -> None:
+        self.stream = b"".join(word.to_bytes(8, "big") for word in words)
+
+    def digest(self, length: int) -> bytes:
+        return self.stream[:length].ljust(length, b"\0")
+
+
+def test_the_first_word_thrown_away_is_the_last_whole_multiple_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Taken, it would be 0 once more often than any other. No known seed comes to such a word.
+    bound = 3 << 62
+
+    def drawn(*words: int) -> tuple[int, ...]:
+        # The first word is of the block, which can only be that one.
+        monkeypatch.setattr(draw, "shake_256", lambda _: OfWords(0, *words))
+        return draw.draw(b"", [bound], blocks=1, tokens_per_block=1).blocks[0].positions
+
+    assert drawn(bound - 1, 7) == (bound - 1,)
+    assert drawn(bound, 7) == (7,)
 
 
 def test_every_ordered_choice_of_blocks_is_as_likely() -> None:

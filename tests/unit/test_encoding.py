@@ -123,6 +123,29 @@ def test_leaf_hashes_do_not_depend_on_the_memory_layout_of_the_fingerprints() ->
     assert encoding.token_leaf_hashes(SESSION, 0, salts, np.asfortranarray(strided)) == wanted
 
 
+def test_leaf_hashes_of_a_part_of_a_block_count_from_its_first_token() -> None:
+    salts = shake_256(b"salts").digest(16 * 5)
+    fingerprints = np.frombuffer(shake_256(b"fingerprints").digest(32 * 5), np.uint8).reshape(5, 32)
+    whole = encoding.token_leaf_hashes(SESSION, 7, salts, fingerprints)
+    part = encoding.token_leaf_hashes(SESSION, 7, salts[32:], fingerprints[2:], first=2)
+    assert part == whole[2:]
+
+
+def test_numbers_in_leaves_and_salts_are_unsigned() -> None:
+    top, four, eight = (1 << 32) - 1, b"\xff" * 4, b"\xff" * 8
+    stream = shake_256(b"\x0ccoin.salt.v1" + SECRET + four).digest(32)
+    assert encoding.block_salts(SECRET, top, 0) == (stream, b"")
+    leaf = b"\x0dcoin.token.v1" + SESSION + four + four + SALT + ROOT
+    assert encoding.token_leaf(SESSION, top, top, SALT, ROOT) == leaf
+    fingerprints = np.frombuffer(ROOT, np.uint8).reshape(1, 32)
+    hashed = encoding.token_leaf_hashes(SESSION, top, SALT, fingerprints, first=top)
+    assert hashed == [sha256(b"\x00" + leaf).digest()]
+    leaf = b"\x0dcoin.block.v1" + SESSION + four + eight + four + ROOT
+    assert encoding.block_leaf(SESSION, top, (1 << 64) - 1, top, ROOT) == leaf
+    leaf = b"\x0ccoin.bemb.v1" + SESSION + four + ROOT + b"\x00" * 4
+    assert encoding.fingerprint_leaf(SESSION, top, ROOT, []) == leaf
+
+
 @pytest.mark.parametrize(
     "salts",
     [

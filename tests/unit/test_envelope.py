@@ -157,7 +157,7 @@ def test_a_signature_over_another_type_does_not_count_even_if_the_label_is_chang
 
 
 def test_a_key_of_another_ring_is_not_known() -> None:
-    with pytest.raises(SignatureError, match="no key of 'provider' signed this commitment"):
+    with pytest.raises(SignatureError, match=r"no key of 'provider' signed this commitment$"):
         verify(sign(PAYLOAD, envelope.COMMITMENT, STRANGER), envelope.COMMITMENT, RING)
     with pytest.raises(SignatureError):
         verify(signed(), envelope.COMMITMENT, KeyRing("nobody", []))

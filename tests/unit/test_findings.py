@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from coin_protocol.keyset import stamp
 from coin_protocol.offline import CheckedReceipt, verify_receipt
 from coin_protocol.testing.evidence_vectors import ATTACKS, Attack
 from coin_protocol.testing.forgeries import audit, both, put, without
-from coin_protocol.testing.world import START, Edit
+from coin_protocol.testing.world import START, Edit, World
 from coin_protocol.v1 import receipt_pb2 as pb
 from coin_protocol.v1 import statements_pb2
 
@@ -67,14 +68,50 @@ def test_a_sound_receipt_shows_everything() -> None:
 
 
 def test_each_finding_gives_its_numbers() -> None:
-    found = found_in()
-    assert "20 reasoning and" in found["bill"].detail
-    assert "you were told the same" in found["bill"].detail
-    assert "the 16 bytes that you sent" in found["request"].detail
-    assert "the 10 bytes that you received" in found["answer"].detail
-    assert "2 seen for 2 full blocks" in found["checkpoints"].detail
-    assert "80 tokens a second at most since the request; 5000 are" in found["decode_rate"].detail
-    assert "checkpoint 1 after 0.100 s, its last text after 0.400 s" in found["times"].detail
+    key = World().signer("provider").public.keyid[:16]
+    assert {name: found.detail for name, found in found_in().items()} == {
+        "signature": (
+            "a root that you believe signed the key set of 'provider', and its key "
+            f"{key} the commitment; 4 statements in all are well formed"
+        ),
+        "key_window": (
+            "the key is valid from 2025-12-31 12:00:00Z to 2026-01-02 12:00:00Z, the commitment "
+            "dated 2026-01-01 12:00:00Z"
+        ),
+        "profile": "small, with blocks of 8 tokens",
+        "request": "the 16 bytes that you sent, with your nonce",
+        "answer": "the 10 bytes that you received",
+        "bill": (
+            "20 reasoning and 5 other tokens are committed to, 25 billed for 7 prompt tokens; "
+            "you were told the same"
+        ),
+        "checkpoints": "2 seen for 2 full blocks, all of this session",
+        "order": "blocks grow from 1 to 2",
+        "times": (
+            "none before the request, none backwards: checkpoint 1 after 0.100 s, "
+            "its last text after 0.400 s"
+        ),
+        "decode_rate": "80 tokens a second at most since the request; 5000 are plausible",
+        "timed": "an audit can earn it",
+    }
+
+
+def test_blocks_are_said_to_grow_up_to_the_last_checkpoint() -> None:
+    assert found_in(tokens=30)["order"].detail == "blocks grow from 1 to 3"
+
+
+def test_statements_are_counted_as_they_are_there() -> None:
+    found = found_in(without("fingerprints"))["signature"]
+    assert found.detail.endswith("; 3 statements in all are well formed")
+
+
+def test_a_summary_that_is_bound_is_shown_with_the_answer() -> None:
+    found = found_in(
+        put("summary", b"in short"),
+        edit_commitment=put("summary_sha256", sha256(b"in short").digest()),
+    )["answer"]
+    assert found.holds is True
+    assert found.detail == "the 10 bytes that you received, and the summary"
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -103,6 +140,14 @@ def test_the_first_failed_check_is_a_finding_and_what_follows_is_not_looked_at(
             assert code in by_name[name].detail
 
 
+def test_order_and_times_of_checkpoints_that_are_not_this_sessions_are_not_looked_at() -> None:
+    found = found_in(edit_checkpoint=put("session_id", bytes(16)))
+    assert found["checkpoints"].holds is False
+    for name in ("order", "times"):
+        assert found[name].holds is None
+        assert found[name].detail == "not looked at, for CHECKPOINT_PREFIX failed"
+
+
 def test_no_commitment_is_told_of_that_nobody_signed() -> None:
     assert check(audit(edit_receipt=put("commitment.payload", b"")).case()).commitment is None
 
@@ -122,11 +167,15 @@ def test_times_that_earn_nothing_fail_no_check() -> None:
 @pytest.mark.parametrize(
     ("edit", "name", "why"),
     [
-        (swapped, "order", "checkpoint 2 counts 1 blocks, the one before it 2"),
+        (
+            swapped,
+            "order",
+            "checkpoint 2 counts 1 blocks, the one before it 2: they came out of order, or twice",
+        ),
         (
             lambda receipt: receipt.checkpoints[1].CopyFrom(receipt.checkpoints[0]),
             "order",
-            "out of order, or twice",
+            "checkpoint 2 counts 1 blocks, the one before it 1: they came out of order, or twice",
         ),
         (
             put("checkpoints.0.seen_at", at(0.3)),
@@ -138,15 +187,25 @@ def test_times_that_earn_nothing_fail_no_check() -> None:
             "times",
             "the answer's first text came 0.050 s before checkpoint 2",
         ),
-        (put("answer_last_at", at(0.35)), "times", "its last text came 0.050 s before the answer"),
+        (
+            put("answer_last_at", at(0.35)),
+            "times",
+            "its last text came 0.050 s before the answer's first text",
+        ),
     ],
     ids=["swapped", "twice", "backwards", "answer early", "last before first"],
 )
 def test_order_and_times_say_where_they_break(edit: Edit[pb.Receipt], name: str, why: str) -> None:
     found = found_in(edit)
     assert found[name].holds is False
-    assert why in found[name].detail
+    assert found[name].detail == why
     assert found["decode_rate"].holds is True
+
+
+def test_what_came_with_the_request_did_not_come_before_it() -> None:
+    found = found_in(put("checkpoints.0.seen_at", at(0)))["times"]
+    assert found.holds is True
+    assert "checkpoint 1 after 0.000 s" in found.detail
 
 
 def test_what_came_before_the_request_says_so() -> None:
@@ -160,12 +219,17 @@ def test_tokens_sooner_than_they_can_be_decoded_earn_no_times() -> None:
     assert found["decode_rate"].holds is False
     assert "0.000 s after the request by the client's clock" in found["decode_rate"].detail
     assert found["timed"].holds is False
+    assert found["timed"].detail == (
+        "cannot be earned: checkpoints came sooner than they can have been decoded"
+    )
     assert found["times"].holds is False
 
 
 def test_a_receipt_without_checkpoints_leaves_them_open() -> None:
     found = found_in(without("checkpoints"))
     assert [found[name].holds for name in ("checkpoints", "order", "decode_rate")] == [None] * 3
+    assert found["checkpoints"].detail == "no checkpoint was seen of 2 full blocks"
+    assert found["order"].detail == found["decode_rate"].detail == "no checkpoint was seen"
     assert found["timed"].holds is False
     assert "0 checkpoints of 2 full blocks" in found["timed"].detail
 
@@ -175,7 +239,9 @@ def test_without_any_time_after_the_request_there_is_nothing_to_say_of_times() -
         for name in ("checkpoints", "answer_first_at", "answer_last_at"):
             receipt.ClearField(name)
 
-    assert found_in(bare)["times"].holds is None
+    found = found_in(bare)["times"]
+    assert found.holds is None
+    assert found.detail == "nothing was seen after the request"
 
 
 def test_an_answer_that_is_not_bound_is_no_finding() -> None:
@@ -184,7 +250,7 @@ def test_an_answer_that_is_not_bound_is_no_finding() -> None:
         edit_commitment=put("abort_reason", statements_pb2.ABORT_REASON_CLIENT_DISCONNECTED),
     )
     assert found["answer"].holds is None
-    assert "CLIENT_DISCONNECTED" in found["answer"].detail
+    assert found["answer"].detail == "no answer is bound (CLIENT_DISCONNECTED)"
     assert found["bill"].holds is True
 
 
@@ -196,4 +262,4 @@ def test_another_split_of_the_same_sum_is_named_and_no_failure() -> None:
 
 
 def test_a_client_that_was_told_nothing_is_told_so() -> None:
-    assert "you were told nothing" in found_in(without("billed"))["bill"].detail
+    assert found_in(without("billed"))["bill"].detail.endswith("; you were told nothing")

@@ -319,7 +319,7 @@ def key_set(*keys: ListedKey) -> pb.KeySet:
 def test_a_key_set_is_read_with_its_windows() -> None:
     later = START + DAY / 2
     ring = KeyRing.from_message(key_set(listed(), listed(later, EC_SIGNER)))
-    assert (ring.owner, ring.sequence, len(ring)) == ("owner", 3, 2)
+    assert (ring.owner, ring.sequence, ring.issued_at, len(ring)) == ("owner", 3, START, 2)
     assert ring.find(ED_SIGNER.public.keyid) == listed()
     found = ring.find(EC_SIGNER.public.keyid)
     assert found is not None
@@ -332,6 +332,19 @@ def test_an_empty_key_set_is_legal_and_knows_no_key() -> None:
     ring = KeyRing.from_message(key_set())
     assert len(ring) == 0
     assert ring.find(ED_SIGNER.public.keyid) is None
+
+
+def test_a_key_set_without_a_time_of_issue_has_none() -> None:
+    message = key_set(listed())
+    message.ClearField("issued_at")
+    assert KeyRing.from_message(message).issued_at is None
+
+
+def test_a_key_set_of_the_greatest_number_of_keys_is_read() -> None:
+    names = (f"{number}" for number in range(MAX_KEYS))
+    keys = (VerificationKey.from_spki(name, ED_SIGNER.public.spki) for name in names)
+    message = key_set(*(ListedKey(key, START, START + DAY) for key in keys))
+    assert len(KeyRing.from_message(message)) == MAX_KEYS
 
 
 def many(message: pb.KeySet) -> None:
@@ -463,8 +476,9 @@ def test_one_key_may_stand_in_a_set_under_two_names() -> None:
     assert len(KeyRing.from_message(key_set(listed(), again))) == 2
 
 
-def test_pinned_keys_are_valid_at_any_time() -> None:
+def test_pinned_keys_are_valid_at_any_time_and_come_before_every_key_set() -> None:
     ring = pinned("owner", [ED_SIGNER.public])
+    assert (ring.sequence, ring.issued_at) == (0, None)
     found = ring.find(ED_SIGNER.public.keyid)
     assert found is not None
     for at in (datetime(1, 1, 1, tzinfo=UTC), START, datetime(9999, 12, 31, tzinfo=UTC)):
@@ -478,7 +492,7 @@ def test_verifiers_are_pinned_under_the_names_given_with_their_pem() -> None:
     with pytest.raises(InvalidInputError, match="'two'"):
         pinned_verifiers({"two": b"garbage"})
     strangers = envelope.sign(b"", envelope.CHALLENGE, EC_SIGNER)
-    with pytest.raises(SignatureError, match="no key of 'verifiers' signed this challenge"):
+    with pytest.raises(SignatureError, match=r"no key of 'verifiers' signed this challenge$"):
         envelope.verify(strangers, envelope.CHALLENGE, ring)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from coin_protocol import merkle
-from coin_protocol.errors import ConsistencyProofError, InclusionProofError
+from coin_protocol.errors import ConsistencyProofError, InclusionProofError, VerificationError
 from coin_protocol.testing import reference
 
 LEAVES = [merkle.leaf_hash(b"%d" % number) for number in range(70)]
@@ -125,11 +126,41 @@ def test_a_growing_tree_shows_its_leaves_in_the_order_taken() -> None:
     assert list(tree.leaf_hashes) == LEAVES[:4]
 
 
+@pytest.mark.parametrize("parts", [(1,) * 70, (3, 1, 4, 1, 5, 9, 2, 6, 5, 34), (69, 1), (1, 69)])
+def test_a_tree_that_grows_in_parts_is_the_tree_of_all_its_leaves(parts: tuple[int, ...]) -> None:
+    tree, size = merkle.IncrementalTree(), 0
+    for part in parts:
+        tree.extend(LEAVES[size : size + part])
+        size += part
+        leaves = LEAVES[:size]
+        assert tree.root() == reference.root(leaves)
+        for index in (0, size // 2, size - 1):
+            assert tree.inclusion_proof(index) == reference.inclusion_proof(leaves, index)
+    assert size == len(LEAVES)
+
+
 def test_a_growing_tree_answers_for_old_sizes_in_any_order() -> None:
     tree = merkle.IncrementalTree(LEAVES)
     for size in (70, 3, 70, 64, 1, 3, 33):
         assert tree.root(size) == reference.root(LEAVES[:size])
         assert tree.inclusion_proof(0, size) == reference.inclusion_proof(LEAVES[:size], 0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_growing_tree_hashes_for_a_root_only_what_joins_its_complete_subtrees(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    hashed: list[tuple[bytes, bytes]] = []
+
+    def counting(left: bytes, right: bytes) -> bytes:
+        hashed.append((left, right))
+        return sha256(b"\x01" + left + right).digest()
+
+    tree = merkle.IncrementalTree(LEAVES)
+    monkeypatch.setattr(merkle, "node_hash", counting)
+    for _ in range(2):
+        assert tree.root(size) == reference.root(LEAVES[:size])
+    assert len(hashed) == size.bit_count() - 1
 
 
 def test_a_growing_tree_stays_whole_when_its_source_fails() -> None:
@@ -213,11 +244,38 @@ def test_bytes_and_text_are_no_proof_even_where_none_is_needed(proof: Any) -> No
         merkle.verify_consistency(old_size=1, new_size=1, old_root=one, new_root=one, proof=proof)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("index", "2", "index must be an int; found str"),
+        ("size", 5.0, "size must be an int; found float"),
+        ("leaf_hash", bytearray(32), "leaf hash must be 32 bytes; found bytearray"),
+        ("root", bytes(31), "root must be 32 bytes; found 31 bytes"),
+        ("proof", {1: 2}, "proof must be a sequence of hashes; found dict"),
+        ("proof", [LEAVES[0], bytes(33)], "proof[1] must be 32 bytes; found 33 bytes"),
+        ("proof", [LEAVES[0], LEAVES[1], "x"], "proof[2] must be 32 bytes; found str"),
+        ("old_size", True, "old size must be an int; found bool"),
+        ("new_size", None, "new size must be an int; found NoneType"),
+        ("old_root", bytes(64), "old root must be 32 bytes; found 64 bytes"),
+        ("new_root", [0] * 32, "new root must be 32 bytes; found list"),
+    ],
+)
+def test_what_is_malformed_is_named_with_what_was_wanted_of_it(
+    field: str, value: object, says: str
+) -> None:
+    ways: list[tuple[Callable[..., None], dict[str, Any]]] = [
+        (merkle.verify_inclusion, INCLUSION),
+        (merkle.verify_consistency, CONSISTENCY),
+    ]
+    for verify, good in ways:
+        if field in good:
+            with pytest.raises(VerificationError, match=f"^{re.escape(says)}$"):
+                verify(**good | {field: value})
+
+
 def test_errors_name_what_was_found_and_what_was_wanted() -> None:
     with pytest.raises(InclusionProofError, match="found 5 of 5"):
         merkle.verify_inclusion(**INCLUSION | {"index": 5})
-    with pytest.raises(InclusionProofError, match="root must be 32 bytes; found 31 bytes"):
-        merkle.verify_inclusion(**INCLUSION | {"root": bytes(31)})
     with pytest.raises(InclusionProofError, match=f"wanted {bytes(32).hex()}"):
         merkle.verify_inclusion(**INCLUSION | {"root": bytes(32)})
     with pytest.raises(ConsistencyProofError, match="found 5 and 3"):

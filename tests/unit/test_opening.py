@@ -117,7 +117,12 @@ def test_nodes_that_are_not_the_blocks_are_not_used(spoilt: Callable[[bytes], by
     assert replace(hashing, nodes=kept[:1]).token_block(drawn) == wanted
 
 
-def test_with_nodes_only_neighbours_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "neighbours"), [(256, [NODE_TOKENS, NODE_TOKENS]), (201, [NODE_TOKENS, 9])]
+)
+def test_with_nodes_only_neighbours_are_hashed(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, neighbours: list[int]
+) -> None:
     hashed: list[int] = []
 
     def counting(*arguments: Any, **named: Any) -> list[bytes]:
@@ -125,8 +130,8 @@ def test_with_nodes_only_neighbours_are_hashed(monkeypatch: pytest.MonkeyPatch) 
         hashed.append(len(leaves))
         return leaves
 
-    plain = opener(tokens=256, block_size=256)
+    plain = opener(tokens=tokens, block_size=256)
     kept = replace(plain, nodes=[plain.kept_nodes(0)])
     monkeypatch.setattr(opening, "token_leaf_hashes", counting)
     kept.token_block(DrawnBlock(0, (0, 1, 2, 3, 200)))
-    assert hashed == [NODE_TOKENS, NODE_TOKENS]
+    assert hashed == neighbours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from coin_protocol.errors import QuantisationError
 from coin_protocol.quantise import dequantise, quantise, row_bytes
 
 TINY = float(np.finfo(np.float32).tiny)
+SIGNALLING_NAN = struct.unpack("<d", bytes.fromhex("010000000000f07f"))[0]
 
 
 def encoded(*numbers: float) -> bytes:
@@ -41,6 +43,18 @@ def test_the_largest_entry_is_always_step_127() -> None:
     assert (quantise(np.hstack([tops, -tops]))[:, 4:].view(np.int8) == [127, -127]).all()
 
 
+def test_every_step_from_minus_127_to_127_is_encoded_and_decoded() -> None:
+    every = list(range(-127, 128))
+    assert encoded(*map(float, every)) == row(1.0, *every)
+    assert dequantise([row(1.0, *every)], 255).tolist() == [every]
+    assert dequantise([row(1.0, 127, -1)], 2).dtype == np.float64
+
+
+def test_decoded_numbers_are_products_in_float64() -> None:
+    scale = float(np.float32(0.1))
+    assert dequantise([row(scale, 127, 3)], 2).tolist() == [[127 * scale, 3 * scale]]
+
+
 def test_each_vector_has_its_own_scale() -> None:
     vectors = np.array([[127.0, 1.0], [254.0, 2.0]])
     assert [entry.tobytes() for entry in quantise(vectors)] == [row(1.0, 127, 1), row(2.0, 127, 1)]
@@ -58,6 +72,7 @@ def test_the_vectors_that_are_quantised_stay_as_they_were() -> None:
     assert vectors.tolist() == [[0.3, -0.7]]
 
 
+@pytest.mark.parametrize("told", ["warn", "raise"])
 @pytest.mark.parametrize(
     "bad",
     [
@@ -65,6 +80,7 @@ def test_the_vectors_that_are_quantised_stay_as_they_were() -> None:
         [-0.0, 0.0],
         [np.nan, 1.0],
         [1.0, np.nan],
+        [SIGNALLING_NAN, 1.0],
         [np.inf, 1.0],
         [1.0, -np.inf],
         [1e308, 0.0],
@@ -74,8 +90,10 @@ def test_the_vectors_that_are_quantised_stay_as_they_were() -> None:
     ],
     ids=str,
 )
-def test_a_vector_without_a_float32_scale_is_refused_by_its_number(bad: list[float]) -> None:
-    with pytest.raises(QuantisationError, match="vector 1 "):
+def test_a_vector_without_a_float32_scale_is_refused_by_its_number_whatever_numpy_is_told(
+    bad: list[float], told: Literal["warn", "raise"]
+) -> None:
+    with np.errstate(all=told), pytest.raises(QuantisationError, match="vector 1 "):
         quantise(np.array([[1.0, 2.0], bad, [3.0, 4.0]]))
 
 

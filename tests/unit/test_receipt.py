@@ -14,10 +14,11 @@ from google.protobuf import json_format
 from coin_protocol import receipt as module
 from coin_protocol.errors import InvalidInputError, LimitError
 from coin_protocol.keyset import stamp
-from coin_protocol.limits import FLIP_CHAIN_LENGTH, NONCE_MAX_BYTES
+from coin_protocol.limits import FILE_BYTES_A_PART, FLIP_CHAIN_LENGTH, NONCE_MAX_BYTES
 from coin_protocol.receipt import (
     BUNDLE_FORMAT,
     RECEIPT_FORMAT,
+    check_parts,
     check_receipt,
     check_rounds,
     read_bundle,
@@ -217,21 +218,23 @@ def test_the_first_and_last_times_that_can_be_said_are_read() -> None:
 def test_a_text_past_its_limit_is_refused(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TEXT_BYTES", 100)
     check_receipt(read_receipt(receipt_with(put(part, b"x" * 100))))
-    with pytest.raises(LimitError, match=part):
+    with pytest.raises(LimitError, match=f"receipt's {part} has length 101; at most 100 is read$"):
         read_receipt(receipt_with(put(part, b"x" * 101)))
 
 
 def test_a_nonce_past_its_limit_is_refused() -> None:
     read_receipt(receipt_with(put("client_nonce", bytes(NONCE_MAX_BYTES))))
-    with pytest.raises(LimitError, match="client_nonce"):
+    with pytest.raises(LimitError, match=f"receipt's client_nonce .* at most {NONCE_MAX_BYTES} is"):
         read_receipt(receipt_with(put("client_nonce", bytes(NONCE_MAX_BYTES + 1))))
 
 
 def test_more_checkpoints_than_a_session_can_have_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "MAX_CHECKPOINTS", 2)
+    assert len(read_receipt(RECEIPT.SerializeToString()).checkpoints) == 2
     monkeypatch.setattr(module, "MAX_CHECKPOINTS", 1)
-    with pytest.raises(LimitError, match="checkpoints"):
+    with pytest.raises(LimitError, match="receipt's checkpoints has length 2; at most 1 is read"):
         read_receipt(RECEIPT.SerializeToString())
 
 
@@ -243,6 +246,12 @@ def test_a_file_past_the_limit_is_refused_before_it_is_parsed(
         read_receipt(b"\xff" * 11)
     with pytest.raises(LimitError, match="at most 10"):
         read_bundle(b"{" * 11)
+
+
+def test_a_file_as_large_as_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = RECEIPT.SerializeToString()
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", len(raw))
+    assert read_receipt(raw) == RECEIPT
 
 
 def several_answers(entry: pb.Round) -> None:
@@ -280,6 +289,15 @@ def test_json_of_millions_of_parts_is_refused_before_it_is_parsed(
         read_receipt(raw)
 
 
+@pytest.mark.parametrize("part", [b"{", b"[", b","])
+def test_each_object_list_and_comma_is_a_part(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SMALL_FILE_PARTS", 10)
+    check_parts(part * 10)
+    with pytest.raises(LimitError, match="have 11 parts; at most 10 are read"):
+        check_parts(part * 11)
+    check_parts(part * 11 + bytes(FILE_BYTES_A_PART - 11))
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_many_checkpoints_in_json_are_not_too_many_parts(indent: int | None) -> None:
     many = pb.Receipt()
@@ -309,11 +327,25 @@ def test_errors_quote_little_of_what_they_refuse() -> None:
     with pytest.raises(InvalidInputError) as caught:
         read_receipt(receipt_with(put("format", "x" * 10_000)))
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("read", "kind"), [(read_receipt, "receipt"), (read_bundle, "bundle")])
+@pytest.mark.parametrize(
+    "raw",
+    [b"{", b'{"x": 1}', b'{"' + b"x" * 10_000 + b'": 1}', b"garbage"],
+    ids=["cut off", "unknown", "long", "no protobuf"],
+)
+def test_an_error_says_what_was_to_be_read_and_a_line_of_why(
+    read: Callable[[bytes], Any], kind: str, raw: bytes
+) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        read_receipt(b'{"' + b"x" * 10_000 + b'": 1}')
-    assert len(str(caught.value)) < 400
+        read(raw)
+    line = str(caught.value.__cause__).splitlines()[0]
+    assert line
+    assert str(caught.value) == f"not a {kind}: {line[:200]}"
 
 
-def test_a_round_with_an_opening_says_when_it_came() -> None:
-    with pytest.raises(InvalidInputError):
-        read_bundle(bundle_with(lambda bundle: bundle.rounds[0].ClearField("received_at")))
+@pytest.mark.parametrize("time", ["sent_at", "received_at"])
+def test_a_round_says_when_it_was_sent_and_answered(time: str) -> None:
+    with pytest.raises(InvalidInputError, match="round 1 does not say when it was sent and"):
+        read_bundle(bundle_with(lambda bundle: bundle.rounds[0].ClearField(time)))

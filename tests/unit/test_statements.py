@@ -194,14 +194,17 @@ def repeated(count: int) -> Callable[[Any], list[Any]]:
     return lambda found: [found[0]] * count
 
 
-# (statement, field, value or change, part of the message)
+ANSWERED = opening_pb2.AnsweredChallenge(flip_index=1, flip=bytes(32))
+LAST_ABORT = max(statements_pb2.AbortReason.values())
+
+# (statement, field, value or change, how the message begins)
 OUT_OF_LIMITS = [
-    ("key set", "owner", "", "name"),
-    ("key set", "owner", "x" * 257, "name"),
-    ("key set", "keys.0.spki", b"", "SubjectPublicKeyInfo"),
-    ("key set", "keys", repeated(MAX_KEYS + 1), "keys"),
-    ("key set", "keys", repeated(2), "twice"),
-    ("key set", "issued_at.seconds", 1 << 60, "1 to 9999"),
+    ("key set", "owner", "", "a name must have 1 to 256 bytes"),
+    ("key set", "owner", "x" * 257, "a name must have 1 to 256 bytes"),
+    ("key set", "keys.0.spki", b"", "public key 'provider' is not a DER SubjectPublicKeyInfo"),
+    ("key set", "keys", repeated(MAX_KEYS + 1), f"the key set has {MAX_KEYS + 1} keys"),
+    ("key set", "keys", repeated(2), "a key stands twice"),
+    ("key set", "issued_at.seconds", 1 << 60, "issued_at: a time is out of the range"),
     ("checkpoint", "session_id", bytes(15), "session_id"),
     ("checkpoint", "session_id", bytes(17), "session_id"),
     ("checkpoint", "profile_sha256", bytes(31), "profile_sha256"),
@@ -230,8 +233,10 @@ OUT_OF_LIMITS = [
     ("commitment", "answer_tokens", MAX_REASONING_TOKENS + 1, "answer_tokens"),
     ("commitment", "id_source", 0, "id_source"),
     ("commitment", "id_source", 9, "id_source"),
+    ("commitment", "abort_reason", LAST_ABORT + 1, "abort_reason"),
     ("commitment", "started_at.seconds", 1 << 60, "started_at"),
     ("commitment", "ended_at.seconds", 1 << 60, "ended_at"),
+    ("commitment", "answers_until.seconds", 1 << 60, "answers_until"),
     ("fingerprints", "commitment_sha256", bytes(31), "commitment_sha256"),
     ("fingerprints", "fingerprint_root", bytes(33), "fingerprint_root"),
     ("fingerprints", "size", MAX_BLOCKS + 1, "size"),
@@ -261,6 +266,7 @@ OUT_OF_LIMITS = [
     ("opening", "flip", bytes(31), "flip"),
     ("opening", "flip_index", 0, "flip_index"),
     ("opening", "flip_index", FLIP_CHAIN_LENGTH + 1, "flip_index"),
+    ("opening", "answered", [ANSWERED] * (FLIP_CHAIN_LENGTH + 1), "answered"),
     ("opening", "provider_time.seconds", 1 << 60, "provider_time"),
     ("whole opening", "challenge_sha256", b"", "challenge_sha256"),
     ("whole opening", "flip", b"", "flip"),
@@ -284,7 +290,7 @@ def test_a_field_out_of_its_limits_is_refused_by_name(
     name: str, path: str, value: object, match: str
 ) -> None:
     edit = change(path, value) if callable(value) else put(path, value)
-    with pytest.raises(StatementError, match=match):
+    with pytest.raises(StatementError, match=rf"^{match}\b"):
         KINDS[name].read(KINDS[name].raw(edit))
 
 
@@ -293,8 +299,14 @@ AT_LIMITS = [
     ("checkpoint", "client_nonce", bytes(16)),
     ("checkpoint", "client_nonce", bytes(64)),
     ("commitment", "block_count", MAX_BLOCKS),
+    ("commitment", "block_count", 0),
     ("commitment", "reasoning_tokens", 0),
     ("commitment", "reasoning_tokens", MAX_REASONING_TOKENS),
+    ("commitment", "answer_tokens", 0),
+    ("commitment", "answer_tokens", MAX_REASONING_TOKENS),
+    ("commitment", "abort_reason", LAST_ABORT),
+    ("commitment", "answers_until", stamp(START)),
+    ("commitment", "provider", "x"),
     ("commitment", "provider", "x" * 256),
     ("commitment", "id_source", statements_pb2.ID_SOURCE_RETOKENIZED),
     ("fingerprints", "size", 0),
@@ -306,6 +318,7 @@ AT_LIMITS = [
     ("challenge", "token_blocks", 0),
     ("challenge", "tokens_per_block", MAX_REASONING_TOKENS),
     ("opening", "flip_index", FLIP_CHAIN_LENGTH),
+    ("opening", "answered", [ANSWERED] * FLIP_CHAIN_LENGTH),
     ("refusal", "answered", []),
     ("refusal", "reason", opening_pb2.REFUSAL_REASON_FLIPS_USED_UP),
 ]
@@ -314,6 +327,16 @@ AT_LIMITS = [
 @pytest.mark.parametrize(("name", "path", "value"), AT_LIMITS)
 def test_a_field_at_its_limit_is_read(name: str, path: str, value: object) -> None:
     assert KINDS[name].read(KINDS[name].raw(put(path, value)))
+
+
+def test_a_manifest_has_as_many_blocks_as_a_commitment_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = KINDS["manifest"]
+    monkeypatch.setattr(statements, "MAX_BLOCKS", 5)
+    assert kind.read(kind.raw(change("blocks", repeated(5))))
+    with pytest.raises(StatementError, match=r"^blocks must lie in \[0, 5\]; found 6$"):
+        kind.read(kind.raw(change("blocks", repeated(6))))
 
 
 def test_a_commitment_must_carry_usage_and_may_leave_out_a_summary() -> None:
