@@ -17,8 +17,6 @@ from coin_protocol.limits import HASH_BYTES, MAX_LOG_LEAF_BYTES, MAX_NAME_BYTES,
 COMMITMENT_LEAF_TAG: Final = tag("coin.log.commitment.v1")
 VERDICT_LEAF_TAG: Final = tag("coin.log.verdict.v1")
 
-_DIGEST_AND_ID: Final = SESSION_ID_BYTES + HASH_BYTES
-
 
 @dataclass(frozen=True, slots=True)
 class CommitmentLeaf:
@@ -105,8 +103,8 @@ def parse_leaf(data: bytes) -> CommitmentLeaf | VerdictLeaf:
 def _commitment(rest: bytes) -> CommitmentLeaf:
     (length,) = struct.unpack_from(">H", rest)
     name, fixed = rest[2 : 2 + length], rest[2 + length :]
-    if len(name) != length or len(fixed) != _DIGEST_AND_ID:
-        msg = f"{len(rest)} bytes do not fit a name of {length}, a session and a digest"
+    if len(name) != length:
+        msg = f"the provider's name has {length} bytes; found {len(name)}"
         raise InvalidInputError(msg)
     return CommitmentLeaf(name.decode(), fixed[:SESSION_ID_BYTES], fixed[SESSION_ID_BYTES:])
 

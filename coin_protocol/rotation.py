@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -28,7 +28,6 @@ RETRY_SECONDS: Final = 30.0
 away, or a file still on its way."""
 
 _LOG = logging.getLogger(__name__)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Stamp = tuple[int, int, int]
 
 
@@ -79,7 +78,7 @@ class RotatingSigner:
         """
         self._folder = KeyFolder(folder)
         self._name = name
-        self._clock = _steady_clock() if clock is None else clock
+        self._clock = SteadyClock().utc if clock is None else clock
         self._reading = threading.Lock()
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._stamp = self._file_stamp()
@@ -241,8 +240,3 @@ class RotatingSigner:
 
 def _retry_at(*, complete: bool) -> float:
     return math.inf if complete else time.monotonic() + RETRY_SECONDS
-
-
-def _steady_clock() -> Callable[[], datetime]:
-    steady = SteadyClock()
-    return lambda: _EPOCH + timedelta(microseconds=steady.nanoseconds() // 1000)

@@ -84,9 +84,7 @@ def build_rows(
     """
     texts = [token_text(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)]
     numbers: dict[tuple[int, ...], int] = {}
-    owners = np.array(
-        [numbers.setdefault(found, len(numbers)) for found in embedder.pieces(texts)], np.intp
-    )
+    owners = [numbers.setdefault(found, len(numbers)) for found in embedder.pieces(texts)]
     done = 0
 
     def report(count: int) -> None:
@@ -214,7 +212,7 @@ def _fingerprints(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
         data = np.empty((len(chunk), len(tag) + 4 + chunk.shape[1]), np.uint8)
         data[:, : len(tag)] = tag
         ids = np.arange(start, start + len(chunk), dtype=">u4")
-        data[:, len(tag) : len(tag) + 4] = ids.view(np.uint8).reshape(-1, 4)
+        data[:, len(tag) : len(tag) + 4] = ids.view(np.uint8).reshape(len(chunk), 4)
         data[:, len(tag) + 4 :] = chunk
         for entry in data:
             yield sha256(entry).digest()

@@ -364,5 +364,7 @@ def test_sizes_are_read_as_written(size: int) -> None:
 
 def test_a_hash_is_read_as_written() -> None:
     assert parse_hash(ROOT_LINE) == ROOT
-    with pytest.raises(StatementError, match="31"):
+    with pytest.raises(StatementError, match=r"^a hash has 32 bytes; found 31"):
         parse_hash(base64.b64encode(ROOT[:31]).decode())
+    with pytest.raises(StatementError, match=r"^a hash is not standard base64"):
+        parse_hash(ROOT_LINE.rstrip("="))

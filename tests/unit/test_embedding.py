@@ -83,10 +83,22 @@ def test_every_piece_of_a_text_is_embedded() -> None:
     ]
 
 
+def test_a_model_of_single_pieces_sees_each_once() -> None:
+    class Narrow(Recording):
+        @property
+        def max_pieces(self) -> int:
+            return 1
+
+    embedder = Narrow()
+    embed_texts(embedder, ["a", "", "bc"])
+    assert embedder.asked == [(ord("a"),), (), (ord("b"),), (ord("c"),)]
+
+
 def test_the_parts_of_a_long_text_are_averaged_by_length() -> None:
-    first, second = unit(EMBEDDER.encode([tuple(b"abcdef"), tuple(b"gh")]))
-    wanted = unit((6 * first + 2 * second)[None])
-    assert close(embed_texts(EMBEDDER, ["abcdefgh"]), wanted)
+    for rest in (b"g", b"gh"):
+        first, second = unit(EMBEDDER.encode([tuple(b"abcdef"), tuple(rest)]))
+        wanted = unit((6 * first + len(rest) * second)[None])
+        assert close(embed_texts(EMBEDDER, ["abcdef" + rest.decode()]), wanted)
 
 
 def test_a_text_that_fits_is_embedded_as_the_model_does() -> None:
@@ -119,6 +131,13 @@ def test_rows_are_scaled_to_norm_one_and_zero_rows_stay() -> None:
     vectors = np.array([[3.0, 4.0], [0.0, 0.0]])
     assert unit(vectors).tolist() == [[0.6, 0.8], [0.0, 0.0]]
     assert vectors.tolist() == [[3.0, 4.0], [0.0, 0.0]]
+
+
+def test_a_row_with_what_is_no_number_becomes_zero_and_is_refused() -> None:
+    scaled = unit(np.array([[3.0, 4.0], [math.nan, 1.0]]))
+    assert scaled.tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    with pytest.raises(QuantisationError, match="vector 1 is zero"):
+        quantise(scaled)
 
 
 def test_without_projection_vectors_stay_as_they_are() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coin_protocol.errors import InvalidInputError, LimitError, StatementError
 from coin_protocol.limits import MAX_LOG_LEAF_BYTES
-from coin_protocol.log_leaf import CommitmentLeaf, VerdictLeaf, parse_leaf
+from coin_protocol.log_leaf import COMMITMENT_LEAF_TAG, CommitmentLeaf, VerdictLeaf, parse_leaf
 from coin_protocol.merkle import leaf_hash
 
 SESSION = bytes(range(16))
@@ -70,6 +70,24 @@ def test_a_longer_one_is_not_even_looked_at() -> None:
         parse_leaf(bytes(MAX_LOG_LEAF_BYTES + 1))
 
 
+@pytest.mark.parametrize(
+    ("length", "rest", "said"),
+    [
+        (4, DIGEST[:-1], "commitment_sha256 has 32 bytes; found 31"),
+        (4, DIGEST + b"x", "commitment_sha256 has 32 bytes; found 33"),
+        (3, DIGEST, "commitment_sha256 has 32 bytes; found 33"),
+        (5, DIGEST, "commitment_sha256 has 32 bytes; found 31"),
+        (53, DIGEST, "name has 53 bytes; found 52"),
+        (0xFFD0, DIGEST, "name has 65488 bytes; found 52"),
+        (0, DIGEST, "1 to 256 bytes"),
+    ],
+)
+def test_a_leaf_whose_parts_do_not_fit_is_none(length: int, rest: bytes, said: str) -> None:
+    name = length.to_bytes(2) + b"acme"
+    with pytest.raises(StatementError, match=f"malformed leaf of a log: .*{said}"):
+        parse_leaf(COMMITMENT_LEAF_TAG + name + SESSION + rest)
+
+
 def test_a_name_that_is_no_utf8_is_no_leaf() -> None:
     data = CommitmentLeaf("acme", SESSION, DIGEST).to_bytes().replace(b"acme", b"ac\xff\xfe")
     with pytest.raises(StatementError, match="malformed leaf"):
@@ -94,5 +112,7 @@ def test_what_no_commitment_says_makes_no_leaf(
 
 
 def test_what_no_verdict_says_makes_no_leaf() -> None:
+    with pytest.raises(InvalidInputError, match=r"^commitment_sha256 has 32 bytes; found 31"):
+        VerdictLeaf(DIGEST[1:], OTHER)
     with pytest.raises(InvalidInputError, match="verdict_sha256 has 32 bytes; found 0"):
         VerdictLeaf(DIGEST, b"")

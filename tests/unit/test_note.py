@@ -120,6 +120,7 @@ BAD_NOTES = {
     "name-with-a-plus": note(PETER_LINE.replace("PeterNeumann", "a+b")),
     "name-with-an-odd-space": note(PETER_LINE.replace("PeterNeumann", "a\u2003b")),
     "name-missing": note("—  x08go/ZJ\n"),
+    "dash-missing": note(PETER_LINE.removeprefix("— ")),
     "hyphen-for-a-dash": note(PETER_LINE.replace("—", "-")),
     "base64-missing": note("— PeterNeumann\n"),
     "base64-empty": note("— PeterNeumann \n"),
@@ -162,6 +163,8 @@ def test_a_note_that_no_known_key_signed_is_refused() -> None:
     ):
         with pytest.raises(SignatureError, match="known: PeterNeumann"):
             open_note(note(other), verifiers(PETER))
+        with pytest.raises(SignatureError, match=r"known: EnochRoot, PeterNeumann$"):
+            open_note(note(other), verifiers(PETER, ENOCH))
 
 
 def test_a_line_said_twice_counts_once() -> None:
@@ -184,6 +187,11 @@ def test_limits_are_checked_before_signatures() -> None:
         open_note(note(PETER_LINE, text="x" * (MAX_NOTE_LINE_BYTES + 1) + "\n"), [])
     with pytest.raises(LimitError, match="bytes"):
         open_note(bytes(MAX_NOTE_BYTES + 1), [])
+
+
+def test_a_signature_may_have_a_single_byte() -> None:
+    short = NoteSignature("PeterNeumann", 0xC74F20A3, b"x")
+    assert split_note(write_note(TEXT, [short])) == (TEXT, (short,))
 
 
 def test_sixteen_post_quantum_signatures_fit() -> None:
@@ -235,6 +243,7 @@ def test_a_note_needs_a_signature_and_bears_no_more_than_it_may() -> None:
     many = [signer(f"key{number}") for number in range(MAX_NOTE_SIGNATURES + 1)]
     with pytest.raises(LimitError, match="found 101"):
         sign_note("text\n", many)
+    assert len(split_note(sign_note("text\n", many[1:]))[1]) == MAX_NOTE_SIGNATURES
     with pytest.raises(LimitError):
         sign_note("x" * MAX_NOTE_LINE_BYTES + "y\n", [signer()])
     with pytest.raises(LimitError, match="at most"):

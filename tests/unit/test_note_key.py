@@ -14,7 +14,7 @@ from coin_protocol.errors import ConfigurationError, InvalidInputError, Signatur
 from coin_protocol.keys import VerificationKey
 from coin_protocol.limits import MAX_NOTE_LINE_BYTES
 from coin_protocol.note import NoteAlgorithm, NoteSignature, NoteSigner, NoteVerifier, split_note
-from coin_protocol.note_key import cosignature_time, cosigned_message
+from coin_protocol.note_key import cosignature_time, cosigned_message, is_key_name
 from coin_protocol.signer import KeySigner, write_private_key
 from tests.unit.test_note import ENOCH, EXAMPLE, PETER, PETER_SEED, peter, signer
 
@@ -57,6 +57,17 @@ def test_no_part_of_a_verifier_key_is_one_nor_one_with_a_byte_changed() -> None:
 def test_a_wrong_verifier_key_is_refused(vkey: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
         NoteVerifier.from_vkey(vkey)
+
+
+@pytest.mark.parametrize("name", ["example.org/log", "ключ", "\ud7ff", "\ue000"])
+def test_a_name_is_any_text(name: str) -> None:
+    assert is_key_name(name)
+
+
+@pytest.mark.parametrize("char", ["+", " ", "\u2003", "\x1f", *map(chr, (0xD800, 0xDFFF))])
+def test_a_name_has_no_spaces_plus_controls_and_halves_of_pairs(char: str) -> None:
+    assert not is_key_name("")
+    assert not is_key_name(f"a{char}b")
 
 
 def test_a_key_of_small_order_is_refused() -> None:
@@ -114,14 +125,14 @@ def test_the_time_of_a_cosignature_is_read_as_published(encoded: str, time: int)
 def test_a_time_is_part_of_what_is_signed() -> None:
     cosigner = signer(algorithm=NoteAlgorithm.COSIGNATURE)
     made = cosigner.sign("text\n", 1000)
-    for raw in (
-        struct.pack(">Q", 1001) + made.signature[8:],
-        struct.pack(">Q", 1 << 63) + made.signature[8:],
-        made.signature[8:],
-        made.signature + b"x",
+    for raw, said in (
+        (struct.pack(">Q", 1001) + made.signature[8:], "signature"),
+        (struct.pack(">Q", 1 << 63) + made.signature[8:], f"is dated {1 << 63}, past 2\\^63 - 1"),
+        (made.signature[8:], "has 64 bytes; wanted 8 and 64"),
+        (made.signature + b"x", "has 73 bytes; wanted 8 and 64"),
     ):
         forged = NoteSignature(made.name, made.key_hash, raw)
-        with pytest.raises(SignatureError):
+        with pytest.raises(SignatureError, match=said):
             cosigner.verifier.verify("text\n", forged)
 
 
@@ -152,7 +163,7 @@ def test_one_kind_of_signature_is_never_taken_for_the_other() -> None:
 
 def test_private_keys_are_never_shown() -> None:
     shown = repr(peter())
-    assert PETER in shown
+    assert shown == f"NoteSigner({PETER!r})"
     for secret in (PETER_SEED.hex(), base64.b64encode(PETER_SEED).decode(), repr(PETER_SEED)):
         assert secret not in shown
 
@@ -162,8 +173,13 @@ def test_keys_are_found_by_uri(tmp_path: Path) -> None:
     write_private_key(tmp_path / "log.pem", key)
     found = NoteSigner.from_uri(f"file:{tmp_path / 'log.pem'}", "example.org/log")
     assert found.verifier.public == key.public
-    with pytest.raises(ConfigurationError, match="one key"):
-        NoteSigner.from_uri(f"keys:{tmp_path}", "example.org/log")
+    cosigner = NoteSigner.from_uri(
+        f"file:{tmp_path / 'log.pem'}", "example.org/log", NoteAlgorithm.COSIGNATURE
+    )
+    assert cosigner.verifier == NoteVerifier.from_key(key.public, NoteAlgorithm.COSIGNATURE)
+    for folder in (f"keys:{tmp_path}", f"keys:{tmp_path}/of:2026", f"KEYS:{tmp_path}"):
+        with pytest.raises(ConfigurationError, match="one key"):
+            NoteSigner.from_uri(folder, "example.org/log")
     with pytest.raises(ConfigurationError, match="no name"):
         NoteSigner.from_uri(f"file:{tmp_path / 'log.pem'}", "example org")
 

@@ -46,6 +46,13 @@ def policy_with(edit: Edit[Any]) -> bytes:
     return message.SerializeToString()
 
 
+def refused(read: Callable[[bytes], object], raw: bytes) -> str:
+    """Return what is said of bytes that `read` refuses."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(raw)
+    return str(caught.value)
+
+
 def test_a_profile_is_known_by_the_digest_of_its_exact_bytes() -> None:
     assert Profile.from_bytes(PROFILE.raw).digest == sha256(PROFILE.raw).digest()
     # The same values, written in another order: another profile.
@@ -182,132 +189,123 @@ def test_unknown_fields_are_refused_at_any_depth() -> None:
 
 def test_a_file_past_a_megabyte_is_not_parsed() -> None:
     for read in (Profile.from_bytes, Policy.from_bytes):
-        with pytest.raises(ConfigurationError, match="at most 1048576"):
-            read(b"\xff" * ((1 << 20) + 1))
+        assert "at most 1048576" in refused(read, b"\xff" * ((1 << 20) + 1))
+        # A whole megabyte is still looked at.
+        assert "at most" not in refused(read, b"\xff" * (1 << 20))
 
 
-# (field, wrong value, what the message names)
+# Whole numbers in a profile: field, its name in a message, least, most
+RANGES_IN_PROFILES = [
+    ("block_size", "block_size", 1, MAX_BLOCK_SIZE),
+    ("tokenizer.vocabulary_size", "vocabulary_size", 1, MAX_VOCABULARY),
+    ("embedding.dimension", "embedding.dimension", 1, MAX_EMBEDDING_DIMENSION),
+    ("embedding.window_tokens", "window_tokens", 1, 8),
+    ("embedding.max_pieces", "max_pieces", 3, 1 << 20),
+    ("embedding.projection.dimension", "projection.dimension", 1, 1 << 13),
+    ("caps.tokens_ppm", "caps.tokens_ppm", 0, 1_000_000),
+    ("caps.blocks_ppm", "caps.blocks_ppm", 0, 1_000_000),
+    ("caps.whole_blocks_ppm", "caps.whole_blocks_ppm", 0, 1_000_000),
+    ("caps.run_tokens", "caps.run_tokens", 0, 8),
+]
+RANGES_IN_POLICIES = [
+    ("clock_skew.seconds", 0, 86_400),
+    ("clock_skew.nanos", 0, 999_999_999),
+    ("challenge_deadline.seconds", 1, 86_400),
+    ("challenge_deadline.nanos", 0, 999_999_999),
+    ("rounds.max_rounds", 1, FLIP_CHAIN_LENGTH),
+    ("rounds.blocks_first_round", 1, 1 << 20),
+    ("rounds.blocks_per_round", 1, 1 << 20),
+    ("rounds.token_blocks_first_round", 0, 1 << 20),
+    ("rounds.tokens_per_block", 1, MAX_BLOCK_SIZE),
+    ("learned_rules.least_blocks", 1, 1 << 20),
+]
+KEY_ALGORITHMS = "key_algorithms must name Ed25519, ECDSA P-256 or both"
+# Other values in a profile: field, wrong value, the message
 WRONG_IN_PROFILES = [
-    ("name", "", "profile name"),
-    ("name", "x" * 257, "profile name"),
-    ("tokenizer.name", "", "tokenizer name"),
-    ("embedding.name", "\u00e9" * 129, "embedding model name"),
+    ("name", "", "profile name must have 1 to 256 bytes"),
+    ("name", "x" * 257, "profile name must have 1 to 256 bytes"),
+    ("tokenizer.name", "", "tokenizer name must have 1 to 256 bytes"),
+    ("embedding.name", "\u00e9" * 129, "embedding model name must have 1 to 256 bytes"),
     ("hash", 0, "hash must be SHA-256"),
     ("hash", 2, "hash must be SHA-256"),
-    ("key_algorithms", [], "key_algorithms"),
-    ("block_size", 0, "block_size"),
-    ("block_size", MAX_BLOCK_SIZE + 1, "block_size"),
-    ("tokenizer.sha256", b"", r"tokenizer\.sha256"),
-    ("tokenizer.token_table_root", bytes(31), r"tokenizer\.token_table_root"),
-    ("embedding.weights_sha256", bytes(33), r"embedding\.weights_sha256"),
-    ("embedding.tokenizer_sha256", bytes(31), r"embedding\.tokenizer_sha256"),
-    ("tokenizer.vocabulary_size", 0, "vocabulary_size"),
-    ("tokenizer.vocabulary_size", MAX_VOCABULARY + 1, "vocabulary_size"),
-    ("embedding.dimension", 0, r"embedding\.dimension"),
-    ("embedding.dimension", MAX_EMBEDDING_DIMENSION + 1, r"embedding\.dimension"),
-    ("embedding.window_tokens", 0, "window_tokens"),
-    ("embedding.window_tokens", 9, r"window_tokens must lie in \[1, 8\]"),
-    ("embedding.max_pieces", 2, "max_pieces"),
-    ("embedding.max_pieces", (1 << 20) + 1, "max_pieces"),
+    ("key_algorithms", [], KEY_ALGORITHMS),
+    ("key_algorithms", [0], KEY_ALGORITHMS),
+    ("key_algorithms", [99], KEY_ALGORITHMS),
+    ("key_algorithms", [ED25519, 99], KEY_ALGORITHMS),
+    ("tokenizer.sha256", b"", "tokenizer.sha256 must have 32 bytes"),
+    ("tokenizer.token_table_root", bytes(31), "tokenizer.token_table_root must have 32 bytes"),
+    ("embedding.weights_sha256", bytes(33), "embedding.weights_sha256 must have 32 bytes"),
+    ("embedding.tokenizer_sha256", bytes(31), "embedding.tokenizer_sha256 must have 32 bytes"),
     ("embedding.precision", 0, "precision must be float64"),
     ("embedding.quantisation", 0, "quantisation must be int8-symmetric"),
-    ("embedding.projection.dimension", 0, r"projection\.dimension"),
-    ("embedding.projection.dimension", (1 << 13) + 1, r"projection\.dimension"),
-    ("embedding.projection.seed", bytes(31), r"projection\.seed"),
-    ("caps.tokens_ppm", 1_000_001, r"caps\.tokens_ppm"),
-    ("caps.blocks_ppm", 1_000_001, r"caps\.blocks_ppm"),
-    ("caps.whole_blocks_ppm", 1_000_001, r"caps\.whole_blocks_ppm"),
-    ("caps.run_tokens", 9, r"caps\.run_tokens must lie in \[0, 8\]"),
+    ("embedding.projection.seed", bytes(31), "projection.seed must have 32 bytes"),
 ]
-# (field, value at its limit)
 RIGHT_IN_PROFILES = [
+    ("name", "x"),
     ("name", "x" * 256),
     ("key_algorithms", [ED25519]),
-    ("block_size", MAX_BLOCK_SIZE),
     ("block_size", 512),
     ("block_size", 1024),
-    ("embedding.window_tokens", 8),
-    ("embedding.window_tokens", 1),
-    ("embedding.max_pieces", 3),
-    ("tokenizer.vocabulary_size", MAX_VOCABULARY),
-    ("embedding.dimension", MAX_EMBEDDING_DIMENSION),
-    ("caps.tokens_ppm", 0),
-    ("caps.whole_blocks_ppm", 1_000_000),
-    ("caps.run_tokens", 8),
 ]
+SPEED = "max_tokens_per_second must be positive and finite"
+COSINE = "min_recomputed_cosine must lie in (0, 1]"
+TOKENS, ANSWER = "cosine_rules.tokens_to_block", "cosine_rules.block_to_answer"
+THRESHOLD = "value must lie in [-1, 1] and guard in [0, 1]"
+LEARNED = "learned_rules must have 0 < false_alarms <= guard <= 1"
+EARLY = "learned_rules.early_pass must lie in [guard, 1]"
 WRONG_IN_POLICIES = [
-    ("name", "", "policy name"),
-    ("max_tokens_per_second", 0.0, "max_tokens_per_second"),
-    ("max_tokens_per_second", -1.0, "max_tokens_per_second"),
-    ("max_tokens_per_second", inf, "max_tokens_per_second"),
-    ("max_tokens_per_second", nan, "max_tokens_per_second"),
-    ("min_recomputed_cosine", 0.0, "min_recomputed_cosine"),
-    ("min_recomputed_cosine", 1.0001, "min_recomputed_cosine"),
-    ("min_recomputed_cosine", nan, "min_recomputed_cosine"),
-    ("clock_skew.seconds", -1, "clock_skew"),
-    ("clock_skew.seconds", 86_401, "clock_skew"),
-    ("challenge_deadline.seconds", 0, "challenge_deadline"),
-    ("challenge_deadline.seconds", -1, "challenge_deadline"),
-    ("challenge_deadline.seconds", 86_401, "challenge_deadline"),
-    ("rounds.max_rounds", 0, r"rounds\.max_rounds"),
-    ("rounds.max_rounds", FLIP_CHAIN_LENGTH + 1, r"rounds\.max_rounds"),
-    ("rounds.blocks_first_round", 0, r"rounds\.blocks_first_round"),
-    ("rounds.blocks_per_round", 0, r"rounds\.blocks_per_round"),
-    ("rounds.token_blocks_first_round", (1 << 20) + 1, r"rounds\.token_blocks_first_round"),
-    ("rounds.tokens_per_block", 0, r"rounds\.tokens_per_block"),
-    ("rounds.tokens_per_block", MAX_BLOCK_SIZE + 1, r"rounds\.tokens_per_block"),
-    ("cosine_rules.tokens_to_block.value", 1.1, "tokens_to_block"),
-    ("cosine_rules.tokens_to_block.value", nan, "tokens_to_block"),
-    ("cosine_rules.tokens_to_block.guard", -0.1, "tokens_to_block"),
-    ("cosine_rules.block_to_answer.value", -1.1, "block_to_answer"),
-    ("cosine_rules.block_to_answer.guard", nan, "block_to_answer"),
-    ("semantic_model_sha256", [bytes(31)], "semantic_model_sha256"),
-    ("learned_rules.false_alarms", 0.0, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.false_alarms", -0.1, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.false_alarms", 0.0801, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.false_alarms", nan, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.guard", 0.0399, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.guard", 1.0001, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.guard", nan, "0 < false_alarms <= guard <= 1"),
-    ("learned_rules.early_pass", [0.5, 0.0799], "early_pass must lie in"),
-    ("learned_rules.early_pass", [1.0001], "early_pass must lie in"),
-    ("learned_rules.early_pass", [nan], "early_pass must lie in"),
-    ("learned_rules.early_pass", [0.5, inf], "early_pass must lie in"),
-    ("learned_rules.least_blocks", 0, r"learned_rules\.least_blocks must lie in"),
-    ("learned_rules.least_blocks", (1 << 20) + 1, r"learned_rules\.least_blocks must lie in"),
+    ("name", "", "policy name must have 1 to 256 bytes"),
+    ("max_tokens_per_second", 0.0, SPEED),
+    ("max_tokens_per_second", -1.0, SPEED),
+    ("max_tokens_per_second", inf, SPEED),
+    ("max_tokens_per_second", nan, SPEED),
+    ("min_recomputed_cosine", 0.0, COSINE),
+    ("min_recomputed_cosine", 1.0001, COSINE),
+    ("min_recomputed_cosine", nan, COSINE),
+    (f"{TOKENS}.value", 1.1, f"tokens_to_block: {THRESHOLD}"),
+    (f"{TOKENS}.value", nan, f"tokens_to_block: {THRESHOLD}"),
+    (f"{TOKENS}.guard", -0.1, f"tokens_to_block: {THRESHOLD}"),
+    (f"{ANSWER}.value", -1.1, f"block_to_answer: {THRESHOLD}"),
+    (f"{ANSWER}.guard", 1.0001, f"block_to_answer: {THRESHOLD}"),
+    (f"{ANSWER}.guard", nan, f"block_to_answer: {THRESHOLD}"),
+    ("semantic_model_sha256", [bytes(31)], "semantic_model_sha256 must be digests of 32 bytes"),
+    ("learned_rules.false_alarms", 0.0, LEARNED),
+    ("learned_rules.false_alarms", -0.1, LEARNED),
+    ("learned_rules.false_alarms", 0.0801, LEARNED),
+    ("learned_rules.false_alarms", nan, LEARNED),
+    ("learned_rules.guard", 0.0399, LEARNED),
+    ("learned_rules.guard", 1.0001, LEARNED),
+    ("learned_rules.guard", nan, LEARNED),
+    ("learned_rules.early_pass", [0.5, 0.0799], EARLY),
+    ("learned_rules.early_pass", [1.0001], EARLY),
+    ("learned_rules.early_pass", [nan], EARLY),
+    ("learned_rules.early_pass", [0.5, inf], EARLY),
 ]
 RIGHT_IN_POLICIES = [
-    ("clock_skew.seconds", 0),
-    ("clock_skew.seconds", 86_400),
-    ("challenge_deadline.seconds", 86_400),
-    ("rounds.max_rounds", FLIP_CHAIN_LENGTH),
+    ("max_tokens_per_second", 1.0),
+    ("max_tokens_per_second", 0.001),
     ("rounds.whole_blocks", 0),
-    ("rounds.token_blocks_first_round", 0),
-    ("rounds.token_blocks_first_round", 1 << 20),
     ("min_recomputed_cosine", 1.0),
-    ("cosine_rules.tokens_to_block.value", -1.0),
+    (f"{TOKENS}.value", -1.0),
+    (f"{ANSWER}.value", 1.0),
+    (f"{TOKENS}.guard", 0.0),
+    (f"{ANSWER}.guard", 1.0),
     ("semantic_model_sha256", [bytes(32), bytes(32)]),
     ("learned_rules.false_alarms", 0.08),
     ("learned_rules.guard", 0.04),
     ("learned_rules.early_pass", []),
     ("learned_rules.early_pass", [0.08, 1.0, 0.08]),
-    ("learned_rules.least_blocks", 1),
-    ("learned_rules.least_blocks", 1 << 20),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "match"), WRONG_IN_PROFILES)
-def test_a_wrong_value_in_a_profile_is_refused_by_name(
-    path: str, value: object, match: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=match):
-        Profile.from_bytes(profile_with(put(path, value)))
+@pytest.mark.parametrize(("path", "value", "said"), WRONG_IN_PROFILES)
+def test_a_wrong_value_in_a_profile_is_refused_by_name(path: str, value: object, said: str) -> None:
+    assert refused(Profile.from_bytes, profile_with(put(path, value))) == said
 
 
-@pytest.mark.parametrize(("path", "value", "match"), WRONG_IN_POLICIES)
-def test_a_wrong_value_in_a_policy_is_refused_by_name(path: str, value: object, match: str) -> None:
-    with pytest.raises(ConfigurationError, match=match):
-        Policy.from_bytes(policy_with(put(path, value)))
+@pytest.mark.parametrize(("path", "value", "said"), WRONG_IN_POLICIES)
+def test_a_wrong_value_in_a_policy_is_refused_by_name(path: str, value: object, said: str) -> None:
+    assert refused(Policy.from_bytes, policy_with(put(path, value))) == said
 
 
 @pytest.mark.parametrize(("path", "value"), RIGHT_IN_PROFILES)
@@ -320,19 +318,47 @@ def test_a_value_at_its_limit_stands_in_a_policy(path: str, value: object) -> No
     Policy.from_bytes(policy_with(put(path, value)))
 
 
-def test_a_message_gives_the_range_and_what_was_found() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Profile.from_bytes(profile_with(put("block_size", 5000)))
-    assert str(caught.value) == "block_size must lie in [1, 4096]; found 5000"
+@pytest.mark.parametrize(("path", "name", "least", "most"), RANGES_IN_PROFILES)
+def test_a_whole_number_in_a_profile_has_its_range_both_ends_included(
+    path: str, name: str, least: int, most: int
+) -> None:
+    def holding(value: int) -> bytes:
+        def edit(message: pb.Profile) -> None:
+            put("embedding.window_tokens", 1)(message)  # room for the smallest block
+            put(path, value)(message)
+
+        return profile_with(edit)
+
+    for value in (least, most):
+        Profile.from_bytes(holding(value))
+    for value in (least - 1, most + 1):
+        if value >= 0:  # the wire has no negative ones here
+            said = f"{name} must lie in [{least}, {most}]; found {value}"
+            assert refused(Profile.from_bytes, holding(value)) == said
+
+
+@pytest.mark.parametrize(("path", "least", "most"), RANGES_IN_POLICIES)
+def test_a_whole_number_in_a_policy_has_its_range_both_ends_included(
+    path: str, least: int, most: int
+) -> None:
+    signed = path.endswith((".seconds", ".nanos"))
+    for value in (least, most):
+        Policy.from_bytes(policy_with(put(path, value)))
+    for value in (least - 1, most + 1):
+        if value >= 0 or signed:
+            said = f"{path} must lie in [{least}, {most}]; found {value}"
+            assert refused(Policy.from_bytes, policy_with(put(path, value))) == said
+
+
+def test_a_guard_of_learned_rules_may_be_certainty() -> None:
+    def edit(message: pb.Policy) -> None:
+        message.learned_rules.guard = 1.0
+        message.learned_rules.early_pass[:] = [1.0]
+
+    Policy.from_bytes(policy_with(edit))
 
 
 @pytest.mark.parametrize("path", ["clock_skew.seconds", "challenge_deadline.seconds"])
 def test_a_duration_that_no_clock_can_show_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError):
         Policy.from_bytes(policy_with(put(path, 1 << 62)))
-
-
-def test_key_algorithms_are_those_that_version_1_knows() -> None:
-    for unknown in (0, 99):
-        with pytest.raises(ConfigurationError, match="key_algorithms"):
-            Profile.from_bytes(profile_with(put("key_algorithms", [unknown])))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,13 @@ from google.protobuf.message import Message
 
 from coin_protocol.errors import MissingDependencyError
 from coin_protocol.receipt import read_bundle, to_json
+from coin_protocol.replaying import (
+    Difference,
+    cannot_replay,
+    first_difference,
+    judge_file,
+    judge_replayer,
+)
 from coin_protocol.statements import read_verdict
 from coin_protocol.testing.forgeries import put
 from coin_protocol.testing.small import SmallModels
@@ -27,7 +36,7 @@ from tests.support.audit_cases import (
     told,
     where,
 )
-from verifier_sdk.replaying import replay_bundle
+from verifier_sdk.replaying import replay, replay_bundle
 
 # Honest audits
 
@@ -218,3 +227,73 @@ def test_a_verdict_on_another_commitment_is_named() -> None:
     verdict = read_verdict(bundle.verdict.payload)
     verdict.commitment_sha256 = bytes(32)
     assert where(audit, resigned(bundle, verdict)).path == "commitment_sha256"
+
+
+# Two messages of one type
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    for length, shown in ((400, "x" * 400), (401, "x" * 400 + "…")):
+        found = first_difference(pb.Verdict(reasons=["x" * length]), pb.Verdict())
+        assert found == Difference("reasons[0]", shown, "absent")
+
+
+def test_an_empty_message_is_told_from_none() -> None:
+    empty = pb.Verdict(inflated_share=pb.ShareInterval())
+    path = "inflated_share"
+    assert first_difference(empty, pb.Verdict()) == Difference(path, "empty", "absent")
+    assert first_difference(pb.Verdict(), empty) == Difference(path, "absent", "empty")
+    assert first_difference(empty, empty) is None
+
+
+def test_numbers_are_compared_by_their_bits() -> None:
+    nothing, less, no_number = (
+        pb.Verdict(inflation_probability=value) for value in (0.0, -0.0, float("nan"))
+    )
+    assert first_difference(nothing, less) == Difference("inflation_probability", "0.0", "-0.0")
+    assert first_difference(no_number, no_number) is None
+
+
+# Who replays
+
+
+def test_the_replayer_is_the_one_that_a_package_brings_as_the_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = EntryPoint("judge", "verifier_sdk.replaying:replay", "coin.replayers")
+    brought = EntryPoints(
+        (
+            EntryPoint("judge", "json:loads", "another.group"),
+            EntryPoint("another", "json:dumps", "coin.replayers"),
+            ours,
+        )
+    )
+    monkeypatch.setattr("importlib.metadata.entry_points", brought.select)
+    assert judge_replayer() is replay
+
+
+def test_an_installed_verifier_brings_the_judge() -> None:
+    assert judge_replayer() is replay
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MissingDependencyError("no judge is here"), "no judge is here"),
+        (ModuleNotFoundError("No module", name="torch"), "torch is not installed"),
+    ],
+    ids=["told", "module"],
+)
+def test_who_cannot_replay_is_told_why_and_the_ways_out(
+    error: MissingDependencyError | ModuleNotFoundError, why: str
+) -> None:
+    assert str(cannot_replay(error)) == (
+        f"the judge's part cannot be replayed: {why}; install coin-audit[embedding,verifier], "
+        "or check the deterministic part alone with --checks-only"
+    )
+
+
+def test_a_judge_is_a_file_unless_it_is_one_of_two_words() -> None:
+    given = ("policy", "rules", "judge.safetensors", "POLICY")
+    files = (None, None, Path("judge.safetensors"), Path("POLICY"))
+    assert tuple(map(judge_file, given)) == files

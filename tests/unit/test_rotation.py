@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -25,19 +24,7 @@ from coin_protocol.signer import Signer, signer_from_uri
 from coin_protocol.statements import read_key_set
 from coin_protocol.v1 import envelope_pb2
 from tests.support.chains import DAY
-
-HOUR = timedelta(hours=1)
-KEY = NewKey(30 * DAY)
-
-
-class Clock:
-    """Time moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
+from tests.support.rotations import HOUR, KEY, Clock, list_keys, rotated, until
 
 
 @pytest.fixture
@@ -51,18 +38,6 @@ def folder(tmp_path: Path) -> KeyKeeper:
 def _look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the file at each use, so that no test has to wait for a second."""
     monkeypatch.setattr(rotation, "LOOK_SECONDS", 0.0)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what a thread in the background brings about."""
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def rotated(folder: KeyKeeper, key: NewKey = KEY) -> str:
-    return folder.rotate(key, HOUR, folder.root(None)).key.keyid
 
 
 def test_a_rotation_is_noticed_without_a_restart(folder: KeyKeeper) -> None:
@@ -127,6 +102,40 @@ def test_the_newest_key_whose_window_holds_signs(folder: KeyKeeper) -> None:
     assert first != second
 
 
+def test_the_newest_key_is_the_one_whose_window_began_last(folder: KeyKeeper) -> None:
+    rotated(folder)
+    first, newer = folder.read()[1].keys
+    older = replace(first, not_before=newer.not_before - HOUR)
+    same = replace(newer, not_before=older.not_before)
+    for sequence, (keys, signing) in enumerate(
+        [
+            ((older, newer), newer),
+            ((newer, older), newer),
+            # Of two with one date the later in the list is newer.
+            ((older, same), same),
+            ((same, older), older),
+        ],
+        start=3,
+    ):
+        list_keys(folder, keys, sequence)
+        signer = RotatingSigner(folder.path, "acme")
+        assert signer.public.keyid == signing.key.keyid
+
+
+def test_keys_that_ended_are_passed_over(
+    folder: KeyKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = rotated(folder)
+    ended = folder.read()[1].keys[0]
+    (folder.path / "key.pem").unlink()
+    clock = Clock()
+    clock.now = ended.end
+    signer = RotatingSigner(folder.path, "acme", clock=clock)
+    assert signer.public.keyid == new
+    # It is not even looked for.
+    assert caplog.messages == []
+
+
 def test_a_clock_behind_the_rotation_still_finds_a_key(folder: KeyKeeper) -> None:
     """The process dates its statements by a clock that the wall clock has left behind."""
     clock = Clock()
@@ -160,7 +169,9 @@ def test_without_the_new_private_half_the_old_key_goes_on(
     (folder.path / f"key-{new[:16]}.pem").unlink()
     with caplog.at_level(logging.WARNING):
         assert signer.public.keyid == first
-    assert "no private half" in caplog.text
+    assert caplog.messages == [
+        f"a listed key cannot sign here: {folder.path} holds no private half of key {new[:16]}…"
+    ]
 
 
 def test_a_private_half_that_comes_late_is_found_without_another_change(
@@ -236,9 +247,13 @@ def test_a_folder_is_found_by_its_uri(tmp_path: Path) -> None:
     KeyKeeper(path).init("acme", KEY, None)
     signer = signer_from_uri(f"keys:{quote(str(path))}", "acme")
     assert isinstance(signer, RotatingSigner)
-    assert str(path) in repr(signer)
-    for uri in ("keys:", f"keys://host{path}", f"keys:{tmp_path / 'missing'}"):
-        with pytest.raises(ConfigurationError):
+    assert repr(signer) == f"RotatingSigner({str(path)!r}, 'acme')"
+    for uri, said in (
+        ("keys:", "wanted keys:FOLDER; found 'keys:'"),
+        (f"keys://host{path}", "wanted keys:FOLDER; found 'keys://host"),
+        (f"keys:{tmp_path / 'missing'}", r"missing.keyset\.binpb"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
             signer_from_uri(uri, "acme")
     with pytest.raises(ConfigurationError, match="that of 'acme'"):
         signer_from_uri(f"keys:{quote(str(path))}", "another")

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from coin_protocol.table import (
     TokenTable,
     build_rows,
     load_table,
+    make_table,
     table_path,
     write_rows,
 )
@@ -74,6 +76,13 @@ class Counting(SmallEmbedder):
         return super().encode(inputs, progress)
 
 
+class Twins(SmallTokenizer):
+    """Has two texts for all its ids."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return super().token_bytes(token_id % 2 + 65)
+
+
 def test_each_row_is_the_quantised_embedding_of_its_tokens_text() -> None:
     tokenizer, embedder = models()
     for token_id in (0, 65, 200, 256, VOCABULARY - 1):
@@ -83,10 +92,6 @@ def test_each_row_is_the_quantised_embedding_of_its_tokens_text() -> None:
 
 
 def test_tokens_with_the_same_text_are_embedded_once_and_told_apart_by_id() -> None:
-    class Twins(SmallTokenizer):
-        def token_bytes(self, token_id: int) -> bytes:
-            return super().token_bytes(token_id % 2 + 65)
-
     embedder = Counting()
     built = TokenTable(build_rows(Twins(), embedder))
     assert sorted(embedder.inputs) == [tuple(b"A"), tuple(b"B")]
@@ -101,6 +106,23 @@ def test_a_build_tells_how_far_it_is() -> None:
     texts = {token_text(SmallTokenizer().token_bytes(i)) for i in range(VOCABULARY)}
     assert told[-1] == (len(texts), len(texts))
     assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+def test_a_build_counts_what_the_model_has_read() -> None:
+    class OneByOne(SmallEmbedder):
+        def encode(
+            self,
+            inputs: Sequence[tuple[int, ...]],
+            progress: Callable[[int], None] | None = None,
+        ) -> Vectors:
+            assert progress is not None
+            for _ in inputs:
+                progress(1)
+            return super().encode(inputs)
+
+    told: list[tuple[int, int]] = []
+    build_rows(Twins(), OneByOne(), lambda *at: told.append(at))
+    assert told == [(1, 2), (2, 2)]
 
 
 def test_fingerprints_and_root_are_those_of_the_protocol() -> None:
@@ -181,6 +203,20 @@ def test_the_cache_lies_where_the_environment_says(
     monkeypatch.delenv("COIN_CACHE_DIR")
     assert tmp_path not in table_path(PROFILE).parents
     assert table_path(PROFILE).name == table_path(PROFILE, tmp_path).name
+
+
+def test_a_table_stays_where_earlier_versions_kept_it(tmp_path: Path) -> None:
+    profile = small_profile().message
+    for names, name in (
+        (("tekken", "all-MiniLM-L6-v2"), "tekken--all-MiniLM-L6-v2"),
+        (("../a b/Z9", "_\u00e9_"), "-a-b-Z9---"),
+        (("x" * 64, "y" * 65), "x" * 64 + "--" + "y" * 64),
+    ):
+        profile.tokenizer.name, profile.embedding.name = names
+        spec, model = profile.tokenizer, profile.embedding
+        files = sha256(spec.sha256 + model.weights_sha256 + model.tokenizer_sha256).hexdigest()
+        wanted = tmp_path / "tables" / f"{name}--{files[:16]}.npy"
+        assert table_path(profile, tmp_path) == wanted
 
 
 def altered(field: str) -> profile_pb2.Profile:
@@ -308,6 +344,26 @@ def test_rows_that_cannot_be_written_leave_no_part_behind(
         write_rows(path, small_table().rows[:1])
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == GOOD
+
+
+def test_rows_are_never_written_as_pickles(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        write_rows(tmp_path / "table.npy", np.array([{"any": "object"}], object))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_without_a_root_yet_is_made_told_and_kept(tmp_path: Path) -> None:
+    profile = small_profile().message
+    profile.tokenizer.token_table_root = b""
+    told: list[tuple[int, int]] = []
+    folder = tmp_path / "not" / "there" / "yet"
+    made = make_table(profile, *models(), folder=folder, progress=lambda *at: told.append(at))
+    assert made.root == PROFILE.tokenizer.token_table_root
+    assert told
+    path = table_path(profile, folder)
+    assert path.read_bytes() == GOOD
+    assert set(path.parent.iterdir()) <= {path, path.with_suffix(".lock")}
+    assert load_table(PROFILE, unneeded, folder=folder).root == made.root
 
 
 def test_threads_that_ask_at_once_build_once(tmp_path: Path) -> None:
