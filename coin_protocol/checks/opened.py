@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NoReturn
 
 import numpy as np
 
-from coin_protocol import draw, envelope, merkle, statements
+from coin_protocol import draw, envelope, statements
 from coin_protocol.checks.case import Answered, AnsweredWhole, Case
 from coin_protocol.checks.failure import CheckFailure
+from coin_protocol.checks.included import (
+    leaf_tree,
+    row_fingerprint,
+    split_hashes,
+    token_hash,
+    verify_block,
+    verify_fingerprint,
+    verify_tokens,
+    verify_vocabulary,
+)
 from coin_protocol.embedding import window_dimension
-from coin_protocol.encoding import digest, fingerprint_leaf, token_fingerprint, token_leaf
-from coin_protocol.errors import ExposureCapError, VerificationError
+from coin_protocol.encoding import digest
+from coin_protocol.errors import ExposureCapError
 from coin_protocol.exposure import ExposureLedger
 from coin_protocol.keys import read_time
 from coin_protocol.limits import (
-    BLOCK_SALT_BYTES,
     FLIP_CHAIN_LENGTH,
     HASH_BYTES,
-    TOKEN_SALT_BYTES,
 )
 from coin_protocol.quantise import SCALE_BYTES, dequantise
 from coin_protocol.v1 import envelope_pb2, opening_pb2, receipt_pb2
@@ -158,19 +166,19 @@ def inclusion_proofs(case: Case) -> None:
 def _included(case: Case, answered: Answered) -> None:
     opening, edge = answered.opening, answered.opening.edge
     for block in opening.blocks:
-        _verify_block(case, block.block_index, block.block_proof)
-        _verify_fingerprint(case, block)
-        _verify_tokens(case, block.block_index, block.tokens, block.token_leaf_hashes)
+        verify_block(case, block.block_index, block.block_proof)
+        verify_fingerprint(case, block)
+        verify_tokens(case, block.block_index, block.tokens, block.token_leaf_hashes)
     for shown in opening.token_blocks:
-        _verify_tokens(case, shown.block_index, shown.tokens)
-    _verify_block(case, edge.block_index, edge.block_proof)
-    _verify_tokens(case, edge.block_index, (edge.last_token,), edge.token_leaf_hashes)
+        verify_tokens(case, shown.block_index, shown.tokens)
+    verify_block(case, edge.block_index, edge.block_proof)
+    verify_tokens(case, edge.block_index, (edge.last_token,), edge.token_leaf_hashes)
 
 
 def _whole_included(case: Case, whole: AnsweredWhole) -> None:
     for entry in whole.opening.blocks:
-        _verify_block(case, entry.block_index, entry.block_proof)
-        _verify_fingerprint(case, entry)
+        verify_block(case, entry.block_index, entry.block_proof)
+        verify_fingerprint(case, entry)
 
 
 def block_counts(case: Case) -> None:
@@ -187,7 +195,7 @@ def _counted(case: Case, answered: Answered) -> None:
                 f"{len(leaves)} bytes of leaf hashes are shown"
             )
             raise CheckFailure(msg)
-        tree = _leaf_tree(case, leaves)
+        tree = leaf_tree(case, leaves)
         if tree.root() != entry.token_root:
             msg = (
                 f"block {index} counts {entry.token_count} tokens, but as many leaves do not "
@@ -195,7 +203,7 @@ def _counted(case: Case, answered: Answered) -> None:
             )
             raise CheckFailure(msg)
         for token in tokens:
-            if tree.leaf_hashes[token.position] != _token_hash(case, index, token):
+            if tree.leaf_hashes[token.position] != token_hash(case, index, token):
                 msg = f"leaf {token.position} of block {index} is not the token opened there"
                 raise CheckFailure(msg)
 
@@ -212,7 +220,7 @@ def leaves_distinct(case: Case) -> None:
 def _distinct(case: Case, answered: Answered) -> None:
     del case
     for index, leaves, _ in _leaf_lists(answered):
-        hashes = _split(leaves)
+        hashes = split_hashes(leaves)
         if len(set(hashes)) < len(hashes):
             repeated = len(hashes) - len(set(hashes))
             msg = f"{repeated} of the {len(hashes)} leaves of block {index} repeat another one"
@@ -228,7 +236,7 @@ def _rows(case: Case, answered: Answered) -> None:
     opening = answered.opening
     tokens = [token for block in shown_blocks(opening) for token in block.tokens]
     for token in [*tokens, opening.edge.last_token]:
-        fingerprint = _fingerprint(case, token)
+        fingerprint = row_fingerprint(case, token)
         verify_vocabulary(case, token.token_id, fingerprint, token.table_proof)
 
 
@@ -446,114 +454,3 @@ def _leaf_lists(
         yield block.block_index, block.token_leaf_hashes, block.tokens
     edge = answered.opening.edge
     yield edge.block_index, edge.token_leaf_hashes, (edge.last_token,)
-
-
-def _split(hashes: bytes) -> list[bytes]:
-    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
-
-
-def _leaf_tree(case: Case, leaves: bytes) -> merkle.IncrementalTree:
-    """Return the tree over leaf hashes in one string, built once."""
-    return case.memo.once((_leaf_tree, leaves), lambda: merkle.IncrementalTree(_split(leaves)))
-
-
-def _fingerprint(case: Case, token: opening_pb2.TokenOpening) -> bytes:
-    token_id, row = token.token_id, token.row
-    return case.memo.once(
-        (token_fingerprint, token_id, row), lambda: token_fingerprint(token_id, row)
-    )
-
-
-def _token_hash(case: Case, index: int, token: opening_pb2.TokenOpening) -> bytes:
-    fingerprint = _fingerprint(case, token)
-    leaf = token_leaf(case.commitment.session_id, index, token.position, token.salt, fingerprint)
-    return merkle.leaf_hash(leaf)
-
-
-def _badly_salted(what: str, salt: bytes, wanted: int) -> NoReturn:
-    # Of a shorter salt all can be tried: who sees the leaf's hash then knows what it is of.
-    msg = f"{what} has a salt of {len(salt)} bytes, wanted {wanted}"
-    raise CheckFailure(msg)
-
-
-def _verify_block(case: Case, index: int, proof: Sequence[bytes]) -> None:
-    merkle.verify_inclusion(
-        leaf_hash=case.block_tree.leaf_hashes[index],
-        index=index,
-        size=case.commitment.block_count,
-        proof=list(proof),
-        root=case.commitment.token_root,
-    )
-
-
-def _verify_fingerprint(
-    case: Case, block: opening_pb2.BlockOpening | opening_pb2.WholeBlock
-) -> None:
-    salt = block.block_salt
-    if len(salt) != BLOCK_SALT_BYTES:
-        _badly_salted(f"block {block.block_index}", salt, BLOCK_SALT_BYTES)
-    leaf = fingerprint_leaf(case.commitment.session_id, block.block_index, salt, block.windows)
-    merkle.verify_inclusion(
-        leaf_hash=merkle.leaf_hash(leaf),
-        index=block.block_index,
-        size=case.fingerprints.size,
-        proof=list(block.fingerprint_proof),
-        root=case.fingerprints.fingerprint_root,
-    )
-
-
-def _verify_tokens(
-    case: Case, index: int, tokens: Iterable[opening_pb2.TokenOpening], leaves: bytes = b""
-) -> None:
-    """Check that tokens are leaves of a block, some of which shows all its leaf hashes."""
-    entry = case.blocks[index]
-    tree = None
-    if len(leaves) == entry.token_count * HASH_BYTES:
-        tree = _leaf_tree(case, leaves)
-        if tree.root() != entry.token_root:
-            tree = None
-    for token in tokens:
-        if len(token.salt) != TOKEN_SALT_BYTES:
-            _badly_salted(f"token {token.position} of block {index}", token.salt, TOKEN_SALT_BYTES)
-        leaf_hash, position, proof = _token_hash(case, index, token), token.position, [*token.proof]
-        if (
-            tree is not None
-            and position < len(tree)
-            and leaf_hash == tree.leaf_hashes[position]
-            and proof == tree.inclusion_proof(position)
-        ):
-            # The very proof that this tree gives: hashing up to its root again says no more.
-            continue
-        merkle.verify_inclusion(
-            leaf_hash=leaf_hash,
-            index=position,
-            size=entry.token_count,
-            proof=proof,
-            root=entry.token_root,
-        )
-
-
-def verify_vocabulary(
-    case: Case, token_id: int, fingerprint: bytes, proof: Sequence[bytes]
-) -> None:
-    """Check that `fingerprint` is that of `token_id` in the profile's token table."""
-    size = case.profile.vocabulary_size
-    if token_id >= size:
-        msg = f"token id {token_id} is outside the vocabulary of {size} ids"
-        raise CheckFailure(msg)
-    path, root = tuple(proof), case.profile.message.tokenizer.token_table_root
-    try:
-        # Half of a text's tokens are few, and are drawn again.
-        case.memo.once(
-            (verify_vocabulary, size, root, token_id, fingerprint, path),
-            lambda: merkle.verify_inclusion(
-                leaf_hash=merkle.leaf_hash(fingerprint),
-                index=token_id,
-                size=size,
-                proof=path,
-                root=root,
-            ),
-        )
-    except VerificationError as error:
-        msg = f"the embedding shown for token {token_id} is not its row of the token table"
-        raise CheckFailure(msg) from error

@@ -7,7 +7,7 @@ import numpy as np
 from coin_protocol import merkle
 from coin_protocol.checks.case import AnsweredWhole, Case
 from coin_protocol.checks.failure import CheckFailure
-from coin_protocol.checks.opened import verify_vocabulary
+from coin_protocol.checks.included import verify_vocabulary
 from coin_protocol.embedding import quantised_windows, window_dimension, window_texts
 from coin_protocol.encoding import token_leaf
 from coin_protocol.limits import TOKEN_SALT_BYTES

@@ -50,6 +50,7 @@ _OPERATOR: Final = "a setting of the operator's own"
 UNREAD: Final[dict[Site, str]] = {
     ("coin_protocol.conformance.challenging", "CHALLENGE_NONCE_BYTES"): _DRAWN,
     ("coin_protocol.conformance.malformed", "CHALLENGE_NONCE_BYTES"): _DRAWN,
+    ("coin_protocol.checks.included", "HASH_BYTES"): _SLICED,
     ("coin_protocol.encoding", "HASH_BYTES"): "the layout of a token leaf",
     ("coin_protocol.encoding", "SESSION_ID_BYTES"): "the layout of a token leaf",
     ("coin_protocol.opening", "HASH_BYTES"): _SLICED,

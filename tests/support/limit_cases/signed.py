@@ -30,7 +30,7 @@ STATEMENTS: Final = "coin_protocol.statements"
 PROFILE: Final = "coin_protocol.profile"
 DRAW: Final = "coin_protocol.draw"
 COMMITMENT: Final = "coin_protocol.commitment"
-OPENED: Final = "coin_protocol.checks.opened"
+INCLUDED: Final = "coin_protocol.checks.included"
 
 Of = Callable[[int], object]
 
@@ -292,7 +292,7 @@ SIGNED: Final = (
     ),
     LimitCase(
         "TOKEN_SALT_BYTES",
-        OPENED,
+        INCLUDED,
         "salts of opened tokens",
         lambda size: _salted(salted_tokens(0, size)),
         "token [0-3] of block 0 has a salt of .* wanted 16",
@@ -300,7 +300,7 @@ SIGNED: Final = (
     ),
     LimitCase(
         "BLOCK_SALT_BYTES",
-        OPENED,
+        INCLUDED,
         "salt of an opened block",
         lambda size: _salted(salted_block(0, size)),
         "block 0 has a salt of .* wanted 32",
@@ -308,7 +308,7 @@ SIGNED: Final = (
     ),
     LimitCase(
         "BLOCK_SALT_BYTES",
-        OPENED,
+        INCLUDED,
         "salt of a block opened whole",
         lambda size: _salted(salted_block(0, size), whole=True),
         "block 0 has a salt of .* wanted 32",

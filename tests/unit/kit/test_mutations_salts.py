@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coin_protocol.checks import Report, opened, run_checks
+from coin_protocol.checks import Report, included, run_checks
 from coin_protocol.limits import BLOCK_SALT_BYTES, TOKEN_SALT_BYTES
 from coin_protocol.testing.evidence_vectors import Attack
 from coin_protocol.testing.forgeries import audit
@@ -26,8 +26,8 @@ ATTACKS: Final = [attack for attack in SALT_ATTACKS if attack.failed == "INCLUSI
 
 @pytest.fixture
 def any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "TOKEN_SALT_BYTES", Whatever(TOKEN_SALT_BYTES))
-    monkeypatch.setattr(opened, "BLOCK_SALT_BYTES", Whatever(BLOCK_SALT_BYTES))
+    monkeypatch.setattr(included, "TOKEN_SALT_BYTES", Whatever(TOKEN_SALT_BYTES))
+    monkeypatch.setattr(included, "BLOCK_SALT_BYTES", Whatever(BLOCK_SALT_BYTES))
 
 
 def required_lengths(report: Report) -> None:
@@ -57,8 +57,8 @@ def test_a_mutation_fails_by_the_length_of_a_salt_and_by_nothing_else(
     case = mutation.make(plan, random)
     required_lengths(run_checks(case))
     with pytest.MonkeyPatch.context() as lifted:
-        lifted.setattr(opened, "TOKEN_SALT_BYTES", Whatever(TOKEN_SALT_BYTES))
-        lifted.setattr(opened, "BLOCK_SALT_BYTES", Whatever(BLOCK_SALT_BYTES))
+        lifted.setattr(included, "TOKEN_SALT_BYTES", Whatever(TOKEN_SALT_BYTES))
+        lifted.setattr(included, "BLOCK_SALT_BYTES", Whatever(BLOCK_SALT_BYTES))
         # The memo of the case keeps no failure.
         report = run_checks(case)
     assert report.failed is None, (mutation.name, report.detail)
