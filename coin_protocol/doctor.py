@@ -27,7 +27,7 @@ from coin_protocol.table import table_path
 Examination = Callable[[Path], Iterable["Finding"]]
 """Looks at a component by the file of its settings."""
 
-INSTALL_EMBEDDING: Final = "pip install 'coin-audit[embedding]'"
+_INSTALL: Final = "pip install 'coin-audit[embedding]'"
 """What to do where a process is to embed and cannot."""
 
 _PACKAGE: Final = "coin-audit"
@@ -95,9 +95,23 @@ def examine_installation() -> Iterator[Finding]:
     yield from _models()
 
 
-def can_embed() -> bool:
-    """Return whether what runs the embedding model is installed; the model is not looked at."""
-    return find_spec("sentence_transformers") is not None
+def embedding(setting: str, count: int, elsewhere: str) -> Finding:
+    """Say whether a process that embeds as its settings say can do so; the model is not looked at.
+
+    Args:
+        setting: Its name; 0 leaves embedding to others.
+        count: Its value.
+        elsewhere: The command that embeds then.
+    """
+    if not count:
+        return good("embedding", f"left to {elsewhere} ({setting} is 0)")
+    if _can_embed():
+        return good("embedding", f"done here ({setting} is {count})")
+    return wrong(
+        "embedding",
+        f"sentence-transformers is not installed, and {setting} is {count}",
+        f"{_INSTALL}; or {setting} = 0, and {elsewhere} elsewhere",
+    )
 
 
 def readable_secret(what: str, path: Path) -> Finding:
@@ -186,13 +200,17 @@ def _folder(what: str, folder: Path) -> Finding:
     return good(what, f"{folder}, {free >> 30} GiB free")
 
 
+def _can_embed() -> bool:
+    return find_spec("sentence_transformers") is not None
+
+
 def _models() -> Iterator[Finding]:
     profile = Profile.shipped("default")
     models = Models(profile)
     looks: dict[str, Callable[[], str]] = {
         "tokenizer": lambda: f"{models.tokenizer.vocabulary_size} ids, digest as named",
     }
-    if can_embed():
+    if _can_embed():
         looks["embedding model"] = lambda: (
             f"{models.embedder.dimension} dimensions, digests as named"
         )
@@ -202,15 +220,15 @@ def _models() -> Iterator[Finding]:
             "embedding model",
             "sentence-transformers is not installed",
             "where fingerprints or token tables are made (coin provider worker, coin table build) "
-            f"or replies audited: {INSTALL_EMBEDDING}",
+            f"or replies audited: {_INSTALL}",
         )
     for what, look in looks.items():
         try:
             yield good(what, look())
         except MissingDependencyError as error:
-            yield note(what, str(error), f"to audit, or to sign: {INSTALL_EMBEDDING}")
+            yield note(what, str(error), f"to audit, or to sign: {_INSTALL}")
         except CoinError as error:
-            yield wrong(what, str(error), INSTALL_EMBEDDING)
+            yield wrong(what, str(error), _INSTALL)
     path = table_path(profile.message)
     if path.exists():
         yield good("token table", str(path))

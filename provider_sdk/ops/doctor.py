@@ -14,9 +14,8 @@ from coin_protocol.database.engine import shown
 from coin_protocol.database.looking import database_files, looking
 from coin_protocol.database.url import shown_database_url
 from coin_protocol.doctor import (
-    INSTALL_EMBEDDING,
     Finding,
-    can_embed,
+    embedding,
     good,
     note,
     readable_secret,
@@ -55,7 +54,7 @@ def examine(file: Path) -> Iterator[Finding]:
     if settings.sealing_uri.startswith(_FILE):
         yield readable_secret("sealing key file", Path(settings.sealing_uri.removeprefix(_FILE)))
     yield from _verifiers(settings)
-    yield _embedding(settings)
+    yield embedding("embedding_workers", settings.embedding_workers, "coin provider worker")
     yield from _database(settings)
 
 
@@ -102,20 +101,6 @@ def _verifiers(settings: ProviderSettings) -> Iterator[Finding]:
             )
         ),
         "each is a public key in PEM",
-    )
-
-
-def _embedding(settings: ProviderSettings) -> Finding:
-    """Say whether what these settings run can embed, where it is to."""
-    threads = settings.embedding_workers
-    if not threads:
-        return good("embedding", "left to coin provider worker (embedding_workers is 0)")
-    if can_embed():
-        return good("embedding", f"done here (embedding_workers is {threads})")
-    return wrong(
-        "embedding",
-        f"sentence-transformers is not installed, and embedding_workers is {threads}",
-        f"{INSTALL_EMBEDDING}; or embedding_workers = 0, and coin provider worker elsewhere",
     )
 
 

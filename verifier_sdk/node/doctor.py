@@ -18,9 +18,8 @@ from coin_protocol.database.engine import shown
 from coin_protocol.database.looking import database_files, looking
 from coin_protocol.database.url import shown_database_url
 from coin_protocol.doctor import (
-    INSTALL_EMBEDDING,
     Finding,
-    can_embed,
+    embedding,
     good,
     note,
     readable_secret,
@@ -59,7 +58,7 @@ def examine(file: Path) -> Iterator[Finding]:
         "coin keys init FOLDER --name NAME --role verifier makes one",
     )
     yield tried("judge", lambda: _judge(settings), "name the judge's digest in the policy")
-    yield _embedding(settings)
+    yield embedding("audits_at_once", settings.audits_at_once, "coin verifier worker")
     yield from _database(settings)
     yield from _providers(settings)
     yield from _queue(settings)
@@ -95,20 +94,6 @@ def _judge(settings: NodeSettings) -> str:
     file.require_policy(policy)
     file.require_profile(profile)
     return f"{file.digest.hex()[:16]}…, as the policy names it"
-
-
-def _embedding(settings: NodeSettings) -> Finding:
-    """Say whether what these settings run can embed, where it is to."""
-    at_once = settings.audits_at_once
-    if not at_once:
-        return good("embedding", "left to coin verifier worker (audits_at_once is 0)")
-    if can_embed():
-        return good("embedding", f"done here (audits_at_once is {at_once})")
-    return wrong(
-        "embedding",
-        f"sentence-transformers is not installed, and audits_at_once is {at_once}",
-        f"{INSTALL_EMBEDDING}; or audits_at_once = 0, and coin verifier worker elsewhere",
-    )
 
 
 def _database(settings: NodeSettings) -> Iterator[Finding]:
