@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.log import LogMachine
 from coin_protocol.testing.machines.rules import RuleBrokenError
-from tests.machines.systems import OF_PROCESSES, searching, tried
+from tests.machines.systems import OF_PROCESSES, of_processes, searching, tried
 from tests.machines.systems.log_process import ProcessLog
 from tests.machines.systems.log_pure import BROKEN, PureLog
 from tests.machines.systems.log_sqlite import SqliteLog
@@ -39,18 +39,7 @@ TestOfRules = tried(OfRules, settings())
 
 TestOfSqlite = tried(OfSqlite, settings(ANY, max_examples=max(8, ANY.max_examples // 8)))
 
-TestOfProcess = tried(
-    OfProcess,
-    settings(
-        ANY,
-        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-        phases=[Phase.generate],
-        database=None,
-        max_examples=max(3, ANY.max_examples // 30),
-        stateful_step_count=max(10, ANY.stateful_step_count // 4),
-    ),
-    least=OF_PROCESSES,
-)
+TestOfProcess = tried(OfProcess, of_processes(12), least=OF_PROCESSES)
 
 SEARCH = searching()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.verifier import VerifierMachine
-from tests.machines.systems import OF_PROCESSES, searching, tried
+from tests.machines.systems import OF_PROCESSES, of_processes, searching, tried
 from tests.machines.systems.verifier_node import SqliteNode, SqliteNodeOfFewAudits
 from tests.machines.systems.verifier_process import ProcessVerifier
 from tests.machines.systems.verifier_pure import BROKEN, PureVerifier, PureVerifierOfFewAudits
@@ -59,18 +59,7 @@ TestOfNodeOnABudget = tried(
     OfNodeOnABudget, settings(ANY, max_examples=max(2, ANY.max_examples // 50))
 )
 
-TestOfProcess = tried(
-    OfProcess,
-    settings(
-        ANY,
-        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-        phases=[Phase.generate],
-        database=None,
-        max_examples=max(3, ANY.max_examples // 30),
-        stateful_step_count=max(8, ANY.stateful_step_count // 6),
-    ),
-    least=OF_PROCESSES,
-)
+TestOfProcess = tried(OfProcess, of_processes(8), least=OF_PROCESSES)
 
 SEARCH = searching()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from coin_protocol.testing.machines.rules import RuleBrokenError
 from coin_protocol.testing.machines.witness import WitnessMachine
-from tests.machines.systems import OF_PROCESSES, searching, tried
+from tests.machines.systems import OF_PROCESSES, of_processes, searching, tried
 from tests.machines.systems.witness_process import ProcessWitness
 from tests.machines.systems.witness_pure import BROKEN, PureWitness
 from tests.machines.systems.witness_sqlite import SqliteWitness
@@ -38,18 +38,7 @@ TestOfRules = tried(OfRules, settings(ANY, max_examples=max(10, ANY.max_examples
 
 TestOfSqlite = tried(OfSqlite, settings(ANY, max_examples=max(6, ANY.max_examples // 16)))
 
-TestOfProcess = tried(
-    OfProcess,
-    settings(
-        ANY,
-        # Nobody can make a kill happen again at the same moment: there is nothing to shrink.
-        phases=[Phase.generate],
-        database=None,
-        max_examples=max(3, ANY.max_examples // 30),
-        stateful_step_count=max(10, ANY.stateful_step_count // 5),
-    ),
-    least=OF_PROCESSES,
-)
+TestOfProcess = tried(OfProcess, of_processes(10), least=OF_PROCESSES)
 
 SEARCH = searching()
 

@@ -94,6 +94,14 @@ def fewer(divisor: int) -> settings:
     )
 
 
+def of_processes(steps: int) -> settings:
+    """Return few examples of so many steps, for real processes.
+
+    Nobody can make a kill happen again at the same moment: there is nothing to shrink.
+    """
+    return settings(fewer(30), phases=[Phase.generate], database=None, stateful_step_count=steps)
+
+
 def finding() -> settings:
     """Return the loaded profile for systems that are broken: found is enough, not made small."""
     return settings(
