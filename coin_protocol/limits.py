@@ -49,6 +49,9 @@ MAX_NAME_BYTES: Final = 256
 MAX_KEYS: Final = 1024
 """Keys in one key set: ten rotations a month for eight years."""
 
+MAX_PROFILE_BYTES: Final = 1 << 20
+"""A profile or a policy: over a thousand times the largest that ships."""
+
 MAX_STATEMENT_BYTES: Final = 48 * 1024 * 1024
 """One signed statement: whole openings at the greatest session stay below it."""
 

@@ -272,13 +272,14 @@ def require_text(text: str, error: type[InvalidInputError | StatementError]) -> 
         msg = "a note's text has control characters; only newlines are allowed"
         raise error(msg)
     try:
-        sizes = [len(line) for line in text.encode().split(b"\n")]
+        raw = text.encode()
     except UnicodeEncodeError as problem:
         msg = "a note's text has halves of surrogate pairs, which no UTF-8 can say"
         raise error(msg) from problem
-    if max(sizes) > MAX_NOTE_LINE_BYTES or sum(sizes) > MAX_NOTE_BYTES:
+    longest = max(map(len, raw.split(b"\n")))
+    if longest > MAX_NOTE_LINE_BYTES or len(raw) > MAX_NOTE_BYTES:
         msg = (
-            f"a note's text of {sum(sizes)} bytes with a line of {max(sizes)}; at most "
+            f"a note's text of {len(raw)} bytes with a line of {longest}; at most "
             f"{MAX_NOTE_BYTES} and {MAX_NOTE_LINE_BYTES} are allowed"
         )
         raise LimitError(msg)

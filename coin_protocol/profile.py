@@ -17,6 +17,7 @@ from coin_protocol.limits import (
     MAX_BLOCK_SIZE,
     MAX_EMBEDDING_DIMENSION,
     MAX_NAME_BYTES,
+    MAX_PROFILE_BYTES,
     MAX_VOCABULARY,
 )
 from coin_protocol.statements import parse
@@ -27,7 +28,6 @@ M = TypeVar("M", pb.Profile, pb.Policy)
 
 _MILLION = 1_000_000
 _DAY = 86_400
-_MAX_PROFILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def _parse(kind: type[M], raw: bytes) -> M:
-    if len(raw) > _MAX_PROFILE_BYTES:
-        msg = f"{len(raw)} bytes; a profile or policy has at most {_MAX_PROFILE_BYTES}"
+    if len(raw) > MAX_PROFILE_BYTES:
+        msg = f"{len(raw)} bytes; a profile or policy has at most {MAX_PROFILE_BYTES}"
         raise ConfigurationError(msg)
     try:
         return parse(kind, raw)

@@ -318,9 +318,11 @@ def test_a_file_that_cannot_encode_a_text_is_a_sentence_that_does_not_quote_it(
 
 
 def test_an_id_past_all_vocabularies_costs_no_memory(tmp_path: Path) -> None:
-    inner = tokenizers.Tokenizer(models.WordLevel({"a": 2**31}, unk_token="a"))  # noqa: S106
+    path = saved(tokenizers.Tokenizer(models.WordLevel({"a": 7}, unk_token="a")), tmp_path)  # noqa: S106
+    # The library writes a file with gaps in its ids by looking at each id up to the last.
+    path.write_text(path.read_text().replace("7", f"{2**31}"))
     with pytest.raises(InvalidInputError, match="2147483648"):
-        HuggingFaceTokenizer(saved(inner, tmp_path))
+        HuggingFaceTokenizer(path)
 
 
 def tekken_path(name: str = "tekken_240911.json") -> Path:

@@ -11,6 +11,7 @@ session showed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,12 +50,12 @@ KNOTS: Final = 129
 
 def group_of(blocks: int) -> int:
     """Return the group that a session with so many opened blocks is compared with."""
-    return int(np.searchsorted(_EDGES, blocks))
+    return bisect_left(_EDGES, blocks)
 
 
 def size_of(block_size: int) -> int:
     """Return the class of block sizes that a session is compared with."""
-    return int(np.searchsorted(_SIZE_EDGES, block_size))
+    return bisect_left(_SIZE_EDGES, block_size)
 
 
 def surprise_of(p_value: float) -> float:

@@ -43,7 +43,7 @@ class TokenBlocksLeftOut(Provider):
 
 
 class KinderTokens(Provider):
-    """Opens the first tokens of each token block, whatever was drawn."""
+    """Opens other tokens of a token block than those drawn; another block where all were drawn."""
 
     class answerer_class(Answerer):
         """Picks positions."""
@@ -57,9 +57,17 @@ class KinderTokens(Provider):
             """Return the opening with other positions."""
             opening, opener = super().open(record, message, step), self.opener(record)
             for block in opening.token_blocks:
-                first = DrawnBlock(block.block_index, tuple(range(len(block.tokens))))
-                block.CopyFrom(opener.token_block(first))
+                block.CopyFrom(opener.token_block(_kinder(opener, block)))
             return opening
+
+
+def _kinder(opener: Opener, block: opening_pb2.TokenBlockOpening) -> DrawnBlock:
+    """Choose as many tokens as were drawn of a block, as few of these as there can be."""
+    index, drawn = block.block_index, {token.position for token in block.tokens}
+    if len(drawn) == opener.tree.entries[index].token_count:
+        index, drawn = max(index - 1, 0), set()
+    first_others = sorted(range(opener.tree.entries[index].token_count), key=drawn.__contains__)
+    return DrawnBlock(index, tuple(sorted(first_others[: len(block.tokens)])))
 
 
 class KinderBlocks(Provider):

@@ -39,11 +39,6 @@ def _text(size: int) -> str:
     return ("x" * 999 + "\n") * lines + ("x" * (rest - 1) + "\n" if rest else "")
 
 
-def _lines(size: int) -> str:
-    """Return lines of a size, their newlines not counted."""
-    return "\n".join("x" * 1000 for _ in range(size // 1000)) + "x" * (size % 1000) + "\n"
-
-
 def _note(size: int) -> object:
     line = _line(1)
     return split_note((_text(size - len(line.encode()) - 1) + "\n" + line).encode())
@@ -98,7 +93,7 @@ LOGGED: Final = (
         "MAX_NOTE_BYTES",
         NOTE_KEY,
         "text",
-        lambda size: require_text(_lines(size), StatementError),
+        lambda size: require_text(_text(size), StatementError),
         "of 131073 bytes",
     ),
     LimitCase(

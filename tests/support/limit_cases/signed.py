@@ -23,7 +23,7 @@ from coin_protocol.testing.forgeries import audit, change, put
 from coin_protocol.testing.salts import salted_block, salted_tokens
 from coin_protocol.testing.small import small_profile, small_table
 from coin_protocol.testing.world import START, World
-from coin_protocol.v1 import keys_pb2, opening_pb2, statements_pb2
+from coin_protocol.v1 import keys_pb2, opening_pb2, profile_pb2, statements_pb2
 from tests.support.limit_cases.case import Kind, LimitCase, MadeCase, RefusedError
 
 STATEMENTS: Final = "coin_protocol.statements"
@@ -82,6 +82,14 @@ def _edited(
 
 def _number(size: int) -> int:
     return size
+
+
+def _twice_named(size: int) -> object:
+    """Read a profile that gives its name twice, of which the last counts."""
+    raw = small_profile().raw
+    # Before the first come a tag, and a length in two bytes.
+    first = profile_pb2.Profile(name="x" * (size - len(raw) - 3)).SerializeToString()
+    return Profile.from_bytes(first + raw)
 
 
 def _name(size: int) -> str:
@@ -239,6 +247,9 @@ SIGNED: Final = (
     _agreed("MAX_EMBEDDING_DIMENSION", "embedding.dimension", _number),
     _agreed("MAX_NAME_BYTES", "name", _name),
     _agreed("FLIP_CHAIN_LENGTH", "rounds.max_rounds", _number, policy=True),
+    LimitCase(
+        "MAX_PROFILE_BYTES", PROFILE, "file", _twice_named, "1001 bytes; .* at most", lowered=1000
+    ),
     LimitCase("MAX_KEYS", "coin_protocol.keys", "keys", _key_set, "at most 1024 are read"),
     LimitCase("MAX_NAME_BYTES", "coin_protocol.keys", "owner", _owner, "a name must have"),
     LimitCase(

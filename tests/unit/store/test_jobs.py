@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 from coin_protocol.database.engine import reading, writing
 from coin_protocol.encoding import digest
 from coin_protocol.errors import NotReadyError, PurgedCommitmentError
+from coin_protocol.limits import CLOCK_SKEW_SECONDS
 from coin_protocol.statements import (
     read_checkpoint,
     read_commitment,
@@ -352,6 +353,18 @@ async def test_nothing_is_purged_while_an_honest_clock_may_still_hold_it_promise
         statement = read_commitment(store.get(key).commitment.payload)
         past = time.time() - statement.answers_until.ToMicroseconds() / 1e6
         assert purge(store, older_than_seconds=past - 1.0) == 1
+
+
+async def test_secrets_are_kept_for_the_skew_of_clocks_beyond_what_was_promised(
+    parties: Parties, store: SqlStore
+) -> None:
+    with parties.provider(store=store, retention=timedelta(0)) as provider:
+        key = digest((await reply(provider)).choice.commitment.payload)
+        Keeper(provider, store, retention_days=0.0).close()
+        assert store.get(key)
+        Keeper(provider, store, retention_days=-CLOCK_SKEW_SECONDS / 86_400.0).close()
+        with pytest.raises(PurgedCommitmentError):
+            store.get(key)
 
 
 # The ledger
