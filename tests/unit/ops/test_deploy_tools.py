@@ -39,6 +39,22 @@ FIRING = (
 )
 
 
+NOTHING_FIRES = """
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'up{{job="{job}", instance="a"}}', values: '0x9'}}
+      - {{series: 'coin_certificate_ends_timestamp_seconds{{job="{job}"}}', values: '60x9'}}
+      - {{series: 'coin_reloads_total{{job="{job}", what="token", outcome="refused"}}',
+         values: '0+1x9'}}
+    alert_rule_test:
+{wanted}
+"""
+QUIET = "      - {{eval_time: 9m, alertname: {}, exp_alerts: []}}\n".format
+
+
 def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"there is no {program} here")
 
@@ -70,6 +86,19 @@ def test_workers_are_gone_where_a_node_says_so(node: str, alerts: str, tmp_path:
     case.write_text(WORKERS_GONE.format(rules=rules, node=node, alerts=alerts))
     found = run("promtool", "test", "rules", case)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+@needs("promtool")
+@pytest.mark.parametrize("job", ["coin-verifier", "coin-verifier-worker"])
+def test_a_verifiers_processes_are_left_to_the_verifiers_alerts(job: str, tmp_path: Path) -> None:
+    case, rules = tmp_path / "case.yml", DEPLOY / "alerts.yml"
+    alerts = ("CoinProcessDown", "CoinCertificateEnds", "CoinReloadRefused")
+    case.write_text(NOTHING_FIRES.format(rules=rules, job=job, wanted="".join(map(QUIET, alerts))))
+    assert run("promtool", "test", "rules", case).returncode == 0
+    # Of a process that is the provider's, each of them fires.
+    for alert in alerts:
+        case.write_text(NOTHING_FIRES.format(rules=rules, job="coin-gateway", wanted=QUIET(alert)))
+        assert run("promtool", "test", "rules", case).returncode != 0
 
 
 @pytest.mark.skipif(
