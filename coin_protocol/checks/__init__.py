@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from coin_protocol.checks import kept, opened, whole
-from coin_protocol.checks.case import Case, Trust, rooted_keys
+from coin_protocol.checks.case import Case
 from coin_protocol.checks.failure import CheckFailure
+from coin_protocol.checks.trust import Trust, rooted_keys
 from coin_protocol.errors import VerificationError
 from coin_protocol.receipt import check_rounds
 from coin_protocol.v1 import receipt_pb2

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coin_protocol import envelope
-from coin_protocol.checks.case import Case, rooted_keys
+from coin_protocol.checks.case import Case
 from coin_protocol.checks.failure import CheckFailure
+from coin_protocol.checks.trust import rooted_keys
 from coin_protocol.errors import VerificationError
 from coin_protocol.keys import read_time
 from coin_protocol.usage import is_as_signed, verify_usage

@@ -26,7 +26,8 @@ TYPES: Final[dict[str, dict[str, str]]] = {
         "Cosignature": "cosignatures",
         "VerifiedCheckpoint": "verified_heads",
     },
-    "coin_protocol.checks.case": {"Case": "cases", "Trust": "trusts"},
+    "coin_protocol.checks.case": {"Case": "cases"},
+    "coin_protocol.checks.trust": {"Trust": "trusts"},
     "coin_protocol.commitment": {
         "CommitmentBuilder": "builders",
         "Prefix": "prefixes",
