@@ -100,7 +100,7 @@ def parse_file(message: F, raw: bytes, wanted: str) -> F:
         else:
             message.ParseFromString(raw)
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
-        detail = "".join(str(error).splitlines()[:1])
+        detail = str(error).partition("\n")[0]
         msg = f"not a {kind}: {detail[:200]}"
         raise InvalidInputError(msg) from error
     if message.format != wanted:

@@ -2,7 +2,7 @@
 
 As in https://c2sp.org/tlog-tiles: level 0 holds leaf hashes, level `l` the roots of full subtrees
 of `256**l` leaves. The last tile of a level may be cut short by the size of the tree; what it
-holds does not change either, so that it is known by its width as well.
+holds does not change either, so that a wider one serves for each narrower one.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class Tile:
         self._rows = tuple(rows)
 
     @property
+    def width(self) -> int:
+        """How many hashes it has."""
+        return len(self._rows[0]) // HASH_BYTES
+
+    @property
     def hashes(self) -> bytes:
         """The tile's hashes, one after the other."""
         return self._rows[0]
@@ -74,27 +79,32 @@ class Tile:
 
 
 class TileCache:
-    """The tiles that were used last. Thread-safe."""
+    """The tiles that were used last, each as wide as it was ever seen. Thread-safe."""
 
     def __init__(self, most: int = CACHED_TILES) -> None:
         """Keep `most` tiles."""
         self._most = most
-        self._tiles: OrderedDict[TileKey, Tile] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, int], Tile] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: TileKey) -> Tile | None:
-        """Return a tile, if it is kept."""
+        """Return a tile of this width or more, if it is kept."""
+        place = key.level, key.index
         with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
+            tile = self._tiles.get(place)
+            if tile is None or tile.width < key.width:
+                return None
+            self._tiles.move_to_end(place)
             return tile
 
     def put(self, key: TileKey, tile: Tile) -> None:
         """Keep a tile, in place of the one not used for the longest time."""
+        place = key.level, key.index
         with self._lock:
-            self._tiles[key] = tile
-            self._tiles.move_to_end(key)
+            kept = self._tiles.get(place)
+            if kept is None or kept.width < tile.width:
+                self._tiles[place] = tile
+            self._tiles.move_to_end(place)
             while len(self._tiles) > self._most:
                 self._tiles.popitem(last=False)
 
@@ -127,7 +137,7 @@ class TreeReader:
         return tile.node(within, index & ((1 << below) - 1))
 
     def tile(self, level: int, index: int) -> Tile:
-        """Return a tile, as wide as the tree fills it.
+        """Return a tile, at least as wide as the tree fills it.
 
         Raises:
             ValueError: The tree has nothing there.

@@ -273,6 +273,25 @@ def test_few_tiles_are_kept(lite: House) -> None:
         assert len(log._cache) <= 2
 
 
+def test_a_tile_that_grows_stays_one_and_serves_smaller_trees(lite: House) -> None:
+    log, sizes = Log(lite.engine), range(60, 601, 60)
+    for size in sizes:
+        lite.append(60)
+        for index in (0, size // 2, size - 1):
+            assert log.inclusion(index).proof == lite.tree.inclusion_proof(index)
+    assert len(log._cache) == 4  # of leaves: two that are full, and one that grows; one above
+    queries: list[str] = []
+    event.listen(
+        lite.engine,
+        "after_cursor_execute",
+        lambda _c, _cursor, statement, *_: queries.append(statement),
+    )
+    for size in sizes:
+        for index in (0, size // 2, size - 1):
+            assert log.inclusion(index, size).proof == lite.tree.inclusion_proof(index, size)
+    assert not any("leaf_hash" in query or "log_subtree" in query for query in queries)
+
+
 @pytest.mark.parametrize("table", [ENTRY, SUBTREE], ids=["entries", "subtrees"])
 def test_missing_rows_are_an_error_and_not_a_wrong_proof(lite: House, table: object) -> None:
     lite.append(600)
