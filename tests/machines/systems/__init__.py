@@ -65,7 +65,9 @@ def tried(
         least: Steps under the profile `long`.
     """
     if settings().stateful_step_count >= LONG:
-        chosen = settings(chosen, max_examples=LEAST_EXAMPLES)
+        # An example of so many steps is large, and meant to be.
+        checks = list(HealthCheck)
+        chosen = settings(chosen, max_examples=LEAST_EXAMPLES, suppress_health_check=checks)
     else:
         least = 1
 
