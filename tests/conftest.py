@@ -30,6 +30,7 @@ _NOT_OF_THE_CORE = (
     *("e2e", "integration/gateway", "integration/node", "unit/gateway", "unit/lab", "unit/log"),
     *("unit/memory", "unit/node", "unit/semantic", "unit/store", "unit/training", "unit/web"),
 )
+"""Folders of tests of the SDKs."""
 
 examples.register()
 settings.load_profile("coin")
